@@ -1,0 +1,42 @@
+package network
+
+import "net/netip"
+
+// Attachment is a running container's place in the networks: one sandbox (a
+// network namespace) with any number of endpoints. It is written beside the
+// container's run state and is enough, together with the kernel, to take the
+// sandbox over after a restart of the daemon.
+type Attachment struct {
+	ContainerID string `json:"containerId"`
+	// Mode is "bridge", "host", "none", "container:<id>" or a network's name.
+	Mode      string     `json:"mode"`
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	Ports     []Binding  `json:"ports,omitempty"`
+}
+
+// Endpoint is one interface of a sandbox on one network.
+type Endpoint struct {
+	ID          string `json:"id"`
+	NetworkID   string `json:"networkId"`
+	NetworkName string `json:"networkName"`
+	// HostLink is the name of the veth's end in the host, InnerLink in the sandbox.
+	HostLink  string       `json:"hostLink"`
+	InnerLink string       `json:"innerLink"`
+	MAC       string       `json:"mac"`
+	IPv4      netip.Prefix `json:"ipv4"`
+	IPv6      netip.Prefix `json:"ipv6"`
+	Gateway4  netip.Addr   `json:"gateway4"`
+	Gateway6  netip.Addr   `json:"gateway6"`
+	Aliases   []string     `json:"aliases,omitempty"`
+}
+
+// Binding is one published port.
+type Binding struct {
+	// Proto is "tcp", "udp" or "sctp".
+	Proto string `json:"proto"`
+	// HostIP unspecified (0.0.0.0 or ::) is every address of that family.
+	HostIP        netip.Addr `json:"hostIp"`
+	HostPort      uint16     `json:"hostPort"`
+	ContainerIP   netip.Addr `json:"containerIp"`
+	ContainerPort uint16     `json:"containerPort"`
+}

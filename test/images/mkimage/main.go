@@ -17,6 +17,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	_ "crypto/sha256" // go-digest finds it by name
 	"encoding/json"
 	"errors"
 	"flag"

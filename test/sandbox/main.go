@@ -1,0 +1,236 @@
+// Command sandbox runs a command in mount, pid, network, ipc and uts namespaces
+// of its own, with /run empty and only the loopback device, and takes
+// everything with it when it ends: the command's orphans die with the pid
+// namespace, interfaces and rules with the network namespace, mounts with the
+// mount namespace, and the control groups named by -cgroup are removed.
+//
+//	sandbox [-cgroup NAME] [-cwd DIR] COMMAND ARG…
+//
+// It ends when the command ends, when its parent dies (even by SIGKILL), or on
+// SIGINT and SIGTERM, which it passes on. The exit status is the command's.
+// The first line it writes to descriptor 3, if that is open, is the pid of the
+// namespaces' first process in the caller's pid namespace, for nsenter(1).
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// innerEnv marks the process that is pid 1 inside.
+const innerEnv = "ORLOP_SANDBOX_INNER"
+
+func main() {
+	if os.Getenv(innerEnv) != "" {
+		os.Exit(inner())
+	}
+	os.Exit(outer())
+}
+
+func outer() int {
+	group := flag.String("cgroup", "", "control groups of this name, directly below each hierarchy's root, are removed at the end")
+	cwd := flag.String("cwd", "", "working directory")
+	flag.Parse()
+	if flag.NArg() == 0 {
+		flag.Usage()
+		return 2
+	}
+	// The parent's death must reach us although it is not ours to wait for.
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		return fail(err)
+	}
+	cmd := exec.Command("/proc/self/exe", flag.Args()...)
+	cmd.Env = append(os.Environ(), innerEnv+"=1")
+	cmd.Dir = *cwd
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &unix.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	if err := cmd.Start(); err != nil {
+		return fail(err)
+	}
+	if tell := os.NewFile(3, "ready"); tell != nil {
+		// Not open is fine: nobody asked.
+		_, _ = fmt.Fprintln(tell, cmd.Process.Pid)
+		_ = tell.Close()
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for asked := 0; ; {
+		select {
+		case sig := <-signals:
+			asked++
+			if asked > 1 {
+				_ = cmd.Process.Kill()
+			} else {
+				_ = cmd.Process.Signal(sig)
+			}
+		case err := <-done:
+			if *group != "" {
+				if err := removeGroups(*group); err != nil {
+					fmt.Fprintln(os.Stderr, "sandbox:", err)
+				}
+			}
+			return status(err)
+		}
+	}
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "sandbox:", err)
+	return 125
+}
+
+func status(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		return exit.ExitCode()
+	case errors.As(err, &exit):
+		return 137
+	default:
+		return fail(err)
+	}
+}
+
+// inner is pid 1: it prepares the namespaces, runs the command, reaps every
+// orphan and ends with the command, which ends all others.
+func inner() int {
+	if err := prepare(); err != nil {
+		return fail(err)
+	}
+	// Registered before the command starts, so that no child's end is missed.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	env := os.Environ()
+	for i, v := range env {
+		if strings.HasPrefix(v, innerEnv+"=") {
+			env = append(env[:i], env[i+1:]...)
+			break
+		}
+	}
+	path, err := exec.LookPath(os.Args[1])
+	if err != nil {
+		return fail(err)
+	}
+	main, err := os.StartProcess(path, os.Args[1:], &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	if err != nil {
+		return fail(err)
+	}
+	go func() {
+		for sig := range signals {
+			_ = main.Signal(sig)
+		}
+	}()
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fail(err)
+		case pid == main.Pid && ws.Signaled():
+			return 128 + int(ws.Signal())
+		case pid == main.Pid:
+			return ws.ExitStatus()
+		}
+	}
+}
+
+func prepare() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for _, m := range []struct{ fs, at, data string }{{"proc", "/proc", ""}, {"tmpfs", "/run", "mode=755"}, {"mqueue", "/dev/mqueue", ""}} {
+		if _, err := os.Stat(m.at); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := unix.Mount(m.fs, m.at, m.fs, unix.MS_NOSUID|unix.MS_NODEV, m.data); err != nil {
+			return fmt.Errorf("mount %s: %w", m.at, err)
+		}
+	}
+	// SIOCSIFFLAGS by hand: a netlink library is more than one flag needs.
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(uint16(net.FlagUp) | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	return nil
+}
+
+// removeGroups removes name below the root of every hierarchy. The processes
+// are dead, but the kernel needs a moment to let go of the groups.
+func removeGroups(name string) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, line := range strings.Split(string(mounts), "\n") {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[2] != "cgroup" && f[2] != "cgroup2" {
+			continue
+		}
+		failed = errors.Join(failed, removeTree(filepath.Join(f[1], name)))
+	}
+	return failed
+}
+
+func removeTree(root string) error {
+	var dirs []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for i := len(dirs) - 1; i >= 0; i-- {
+		for {
+			err := unix.Rmdir(dirs[i])
+			if err == nil || errors.Is(err, unix.ENOENT) {
+				break
+			}
+			if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+				return fmt.Errorf("remove %s: %w", dirs[i], err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package process_test
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/process"
+)
+
+// TestMain lets the test binary be the program that is started.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "child" {
+		b, _ := os.ReadFile("/proc/thread-self/status")
+		_, _ = os.Stdout.Write(b)
+		for _, ns := range []string{"user", "uts", "pid", "time", "net"} {
+			l, _ := os.Readlink("/proc/self/ns/" + ns)
+			_, _ = io.WriteString(os.Stdout, ns+"="+l+"\n")
+		}
+		b, _ = os.ReadFile("/proc/uptime")
+		_, _ = io.WriteString(os.Stdout, "uptime "+string(b))
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func sealed(t testing.TB) *os.File {
+	t.Helper()
+	f, err := process.SealSelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// run starts the child and returns what it printed.
+func run(t *testing.T, c process.Command) (string, *process.Process) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := process.Null()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	c.Exe, c.Args, c.Env, c.Files = sealed(t), []string{"stage", "child"}, []string{"A=1"}, []*os.File{null, w, null}
+	p, err := c.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	if err := p.Started(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(p.Pid, &ws, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	if ws.ExitStatus() != 0 {
+		t.Fatalf("child ended with %v: %s", ws, out)
+	}
+	return string(out), p
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+func link(t *testing.T, ns string) string {
+	t.Helper()
+	l, err := os.Readlink("/proc/self/ns/" + ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns + "=" + l
+}
+
+func TestChildRunsInNewNamespaces(t *testing.T) {
+	needRoot(t)
+	out, _ := run(t, process.Command{New: unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWNET})
+	for _, ns := range []string{"uts", "net"} {
+		if strings.Contains(out, link(t, ns)) {
+			t.Errorf("child is in the parent's namespace %s", link(t, ns))
+		}
+	}
+	if !strings.Contains(out, link(t, "user")) {
+		t.Errorf("child left the user namespace:\n%s", out)
+	}
+	if !strings.Contains(out, "SigBlk:\t0000000000000000") {
+		t.Errorf("child has blocked signals:\n%s", out)
+	}
+}
+
+func TestChildIsRootOfItsUserNamespace(t *testing.T) {
+	needRoot(t)
+	m := []process.IDMap{{Inside: 0, Outside: 100000, Size: 65536}}
+	out, _ := run(t, process.Command{New: unix.CLONE_NEWUSER | unix.CLONE_NEWUTS, UIDs: m, GIDs: m, RootInUser: true})
+	for _, want := range []string{"Uid:\t0\t0\t0\t0", "Gid:\t0\t0\t0\t0", "Groups:\t \n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "CapEff:\t0000000000000000") {
+		t.Errorf("child lost its capabilities:\n%s", out)
+	}
+}
+
+func TestChildJoinsTheUserAndPidNamespaceOfAnother(t *testing.T) {
+	needRoot(t)
+	m := []process.IDMap{{Inside: 0, Outside: 200000, Size: 1000}}
+	user, err := process.NewUserNamespace(m, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	out, p := run(t, process.Command{
+		Join: []process.Join{{NS: user, Type: unix.CLONE_NEWUSER}}, New: unix.CLONE_NEWPID | unix.CLONE_NEWNS, RootInUser: true,
+	})
+	if strings.Contains(out, link(t, "user")) || !strings.Contains(out, "Uid:\t0\t0\t0\t0") {
+		t.Errorf("child is not root of the joined namespace:\n%s", out)
+	}
+	if p.Pid <= 0 {
+		t.Errorf("pid %d", p.Pid)
+	}
+}
+
+func TestChildHasTheOffsetsOfItsTimeNamespace(t *testing.T) {
+	needRoot(t)
+	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+		t.Skip("no time namespaces: ", err)
+	}
+	out, _ := run(t, process.Command{New: unix.CLONE_NEWTIME, TimeOffsets: "boottime 1000000000 0\n"})
+	i := strings.Index(out, "uptime ")
+	if i < 0 || !strings.HasPrefix(out[i:], "uptime 100") {
+		t.Errorf("uptime is not shifted:\n%s", out)
+	}
+}
+
+func TestWhatTheChildCouldNotDoIsNamed(t *testing.T) {
+	needRoot(t)
+	r, w, _ := os.Pipe()
+	defer r.Close()
+	defer w.Close()
+	p, err := (&process.Command{Exe: sealed(t), Args: []string{"x"}, Writes: []process.Write{{File: r, Data: "0"}}}).Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.Started()
+	if err == nil || err.Error() != "write |0: bad file descriptor" {
+		t.Fatalf("error %v", err)
+	}
+	if err := unix.Kill(p.Pid, 0); err != unix.ESRCH {
+		t.Errorf("the failed child is still there: %v", err)
+	}
+}
+
+func TestTheSealedCopyCannotBeWritten(t *testing.T) {
+	f := sealed(t)
+	if _, err := f.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("the copy was overwritten")
+	}
+	w, err := os.OpenFile("/proc/self/fd/"+fdName(f), os.O_RDWR, 0)
+	if err == nil {
+		if _, err = w.WriteAt([]byte("x"), 0); err == nil {
+			t.Error("the copy was overwritten after reopening it")
+		}
+		_ = w.Close()
+	}
+	self, _ := os.ReadFile("/proc/self/exe")
+	got := make([]byte, len(self))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, self) {
+		t.Errorf("copy differs: %v", err)
+	}
+}
+
+func fdName(f *os.File) string {
+	const digits = "0123456789"
+	n, s := int(f.Fd()), ""
+	for ; n > 0; n /= 10 {
+		s = digits[n%10:n%10+1] + s
+	}
+	return s
+}
+
+func BenchmarkStartToExec(b *testing.B) {
+	exe := sealed(b)
+	null, _ := process.Null()
+	for b.Loop() {
+		p, err := (&process.Command{Exe: exe, Args: []string{"stage", "child"}, Files: []*os.File{null, null, null}}).Start()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Started(); err != nil {
+			b.Fatal(err)
+		}
+		_ = unix.Kill(p.Pid, unix.SIGKILL)
+		_, _ = unix.Wait4(p.Pid, nil, 0, nil)
+		_ = p.PidFD.Close()
+	}
+}

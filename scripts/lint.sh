@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# golangci-lint at a fixed version, built once into the cache, and shellcheck
+# where it is installed.
+. "$(dirname "$0")/lib.sh"
+cd "$top"
+version=v2.12.0
+lint=$cache/tools/golangci-lint
+if ! "$lint" version 2>/dev/null | grep -q "${version#v}"; then
+	say "building golangci-lint $version (once)"
+	mkdir -p "$cache/tools"
+	(cd "$cache" && GOFLAGS='' GOBIN=$cache/tools CGO_ENABLED=0 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version)
+fi
+"$lint" run ./...
+if command -v shellcheck >/dev/null; then shellcheck -x -S warning scripts/*.sh test/*/*.sh .ci/run; fi

@@ -1,0 +1,307 @@
+package daemonside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/domain/container"
+	"github.com/orlop/orlop/internal/monitor/protocol"
+)
+
+// Files go beside a launch.
+type Files struct {
+	// NetNS is the network namespace of the container; nil for a new one, the
+	// host's or one given by path in the spec. It stays the caller's.
+	NetNS container.Handle
+	// Attach lists streams that are attached before the first byte is
+	// produced. Start closes them, also when it fails.
+	Attach []AttachFile
+}
+
+// StartFailed is why an application could not be started. Its class is
+// InvalidArgument for codes 126 and 127 (Docker answers 400 then), else
+// Internal.
+type StartFailed struct {
+	// Code is 127 (not found), 126 (not executable) or 128.
+	Code int
+	// Message is what the runtime said, in runc's words where it has any.
+	Message string
+}
+
+// Error returns the message.
+func (f *StartFailed) Error() string { return f.Message }
+
+// ExitCode is the exit status of the container that never ran.
+func (f *StartFailed) ExitCode() int { return f.Code }
+
+// Unwrap gives the error its class.
+func (f *StartFailed) Unwrap() error {
+	if f.Code == 126 || f.Code == 127 {
+		return errdefs.ErrInvalidArgument
+	}
+	return errdefs.ErrInternal
+}
+
+// launchArgs is the payload of a launch: the protocol's part and the spec.
+type launchArgs struct {
+	protocol.LaunchArgs
+	Spec *specs.Spec `json:"spec"`
+}
+
+// Start runs a container. It returns once the application was exec'ed, or with
+// *StartFailed and nothing left behind but the log. When ctx ends first the
+// container is killed. ErrConflict: it runs already.
+func (l *Launcher) Start(ctx context.Context, launch container.Launch, files Files) (_ *Monitor, err error) {
+	defer func() {
+		for _, a := range files.Attach {
+			a.Close()
+		}
+	}()
+	id := launch.ID
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if launch.Spec == nil {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("start container " + id + ": no configuration")
+	}
+	if old := l.monitor(id); old != nil {
+		select {
+		case <-old.Exited():
+		default:
+			return nil, errdefs.ErrConflict.WithMessage("container " + id + " is already running")
+		}
+		if err := old.waitGone(ctx); err != nil {
+			return nil, fmt.Errorf("start container %s: clean-up of its last run: %w", id, err)
+		}
+	}
+	lock, err := l.take(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("start container %s: %w", id, err)
+	}
+	defer lock.Close()
+	if err := l.prepareRun(launch); err != nil {
+		return nil, fmt.Errorf("start container %s: %w", id, err)
+	}
+	m, err := l.spawn(launch, files, lock)
+	if err != nil {
+		l.clearRun(id)
+		return nil, fmt.Errorf("start container %s: %w", id, err)
+	}
+	m.log.Debug("monitor started", "container", id, "pid", m.pid)
+
+	var started protocol.Started
+	err = m.await(ctx, m.launchCall, &started)
+	if err == nil {
+		m.setRunning(started)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.closed {
+			m.release()
+			return nil, errdefs.ErrUnavailable.WithMessage("start container " + id + ": the launcher is closed")
+		}
+		return m, nil
+	}
+	return nil, l.abandon(m, id, err)
+}
+
+// abandon ends a monitor whose container did not start and cleans up.
+func (l *Launcher) abandon(m *Monitor, id string, cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	var failure *protocol.Failure
+	reported := errors.As(cause, &failure)
+	if !reported {
+		m.kill()
+	}
+	if err := m.waitGone(ctx); err != nil {
+		l.log.Error("monitor does not end", "container", id, "pid", m.pid, "error", err)
+	}
+	l.mu.Lock()
+	if l.monitors[id] == m {
+		delete(l.monitors, id)
+	}
+	l.mu.Unlock()
+	if !reported {
+		if err := l.killGroup(ctx, id, true); err != nil {
+			l.log.Error("clean up after a failed start", "container", id, "error", err)
+		}
+	}
+	l.clearRun(id)
+	if reported && failure.Class == protocol.ClassStart {
+		return &StartFailed{Code: failure.Code, Message: failure.Message}
+	}
+	return fmt.Errorf("start container %s: %w", id, cause)
+}
+
+// prepareRun makes the run folder that of a container about to start.
+func (l *Launcher) prepareRun(launch container.Launch) error {
+	dir := l.Dir(launch.ID)
+	for _, name := range []string{exitFile, socketFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	p := place{ID: launch.ID, BootID: l.bootID, SystemdCgroup: launch.SystemdCgroup}
+	if launch.Spec.Linux != nil {
+		p.CgroupsPath = launch.Spec.Linux.CgroupsPath
+	}
+	if p.CgroupsPath == "" {
+		return errdefs.ErrInvalidArgument.WithMessage("the configuration has no cgroupsPath")
+	}
+	data, err := marshal(p)
+	if err != nil {
+		return err
+	}
+	return replace(dir, placeFile, data)
+}
+
+// clearRun removes our files from a run folder, and the folder when the engine
+// has none in it.
+func (l *Launcher) clearRun(id string) {
+	dir := l.Dir(id)
+	for _, name := range []string{exitFile, socketFile, placeFile, lockFile, "config.json"} {
+		os.Remove(filepath.Join(dir, name))
+	}
+	os.Remove(dir)
+}
+
+// spawn executes a monitor and sends it the launch.
+func (l *Launcher) spawn(launch container.Launch, files Files, lock *os.File) (*Monitor, error) {
+	args := launchArgs{Spec: launch.Spec, LaunchArgs: protocol.LaunchArgs{
+		ID:            launch.ID,
+		RunDir:        l.Dir(launch.ID),
+		Rootfs:        rootfsOf(launch.Rootfs),
+		Log:           protocol.Log(launch.Log),
+		OpenStdin:     launch.OpenStdin,
+		StdinOnce:     launch.StdinOnce,
+		Tied:          launch.Tied,
+		SystemdCgroup: launch.SystemdCgroup,
+		Runtime:       launch.Runtime,
+		RuntimeArgs:   launch.RuntimeArgs,
+		Files:         []string{protocol.FileLock},
+	}}
+	passed := []int{int(lock.Fd())}
+	if files.NetNS != nil {
+		args.Files = append(args.Files, protocol.FileNetNS)
+		passed = append(passed, int(files.NetNS.Fd()))
+	}
+	for _, a := range files.Attach {
+		args.Files = append(args.Files, protocol.FileAttach)
+		args.Attach = append(args.Attach, protocol.AttachArgs{Stdin: a.opts.Stdin, Stdout: a.opts.Stdout, Stderr: a.opts.Stderr})
+		passed = append(passed, int(a.file.Fd()))
+	}
+	payload, err := marshal(args)
+	if err != nil {
+		return nil, err
+	}
+
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	pid, pidfd, err := l.exec(pair[1])
+	unix.Close(pair[1])
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, fmt.Errorf("execute monitor: %w", err)
+	}
+	conn, err := protocol.NewConn(pair[0], "monitor of "+launch.ID)
+	if err != nil {
+		endChild(pid, pidfd)
+		return nil, err
+	}
+	m := newMonitor(l, launch.ID, conn)
+	m.pid, m.pidfd, m.child = pid, pidfd, true
+	m.tty = launch.Spec.Process != nil && launch.Spec.Process.Terminal
+	if err := m.hello(); err == nil {
+		m.launchCall, err = m.post(protocol.OpLaunch, payload, passed...)
+	}
+	if err != nil {
+		conn.Close()
+		endChild(pid, pidfd)
+		return nil, fmt.Errorf("send launch: %w", err)
+	}
+	if !l.follow(m) {
+		conn.Close()
+		endChild(pid, pidfd)
+		return nil, errdefs.ErrUnavailable.WithMessage("the launcher is closed")
+	}
+	return m, nil
+}
+
+// exec runs the monitor program with conn as its descriptor 3. It leads a
+// session of its own, so that nothing sent to the daemon's group reaches it.
+func (l *Launcher) exec(conn int) (pid int, pidfd *os.File, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer null.Close()
+	fd := -1
+	env := []string{"PATH=" + os.Getenv("PATH")}
+	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", l.exe.Fd()), []string{"orlop-runtime", "monitor"}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   env,
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(conn)},
+		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	if fd < 0 { // a kernel without CLONE_PIDFD; the child cannot be reaped by anybody else meanwhile
+		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
+			syscall.Kill(pid, syscall.SIGKILL)
+			reap(pid)
+			return 0, nil, fmt.Errorf("pidfd_open: %w", err)
+		}
+	}
+	return pid, pollable(fd), nil
+}
+
+// pollable makes a pidfd one that the Go runtime waits for.
+func pollable(fd int) *os.File {
+	unix.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), "pidfd")
+}
+
+// endChild kills a child of ours and reaps it.
+func endChild(pid int, pidfd *os.File) {
+	syscall.Kill(pid, syscall.SIGKILL)
+	reap(pid)
+	pidfd.Close()
+}
+
+// reap waits for a child that is ending.
+func reap(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+func rootfsOf(r *container.Rootfs) *protocol.Rootfs {
+	if r == nil || len(r.Lower) == 0 {
+		return nil
+	}
+	return &protocol.Rootfs{
+		Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile,
+		UIDs: mappings(r.IDMap.UIDs), GIDs: mappings(r.IDMap.GIDs),
+	}
+}
+
+func mappings(list []specs.LinuxIDMapping) []protocol.IDMapping {
+	var out []protocol.IDMapping
+	for _, m := range list {
+		out = append(out, protocol.IDMapping(m))
+	}
+	return out
+}

@@ -8,10 +8,19 @@ import "net/netip"
 // sandbox over after a restart of the daemon.
 type Attachment struct {
 	ContainerID string `json:"containerId"`
+	// SandboxID names the sandbox in inspect; a new one every start.
+	SandboxID string `json:"sandboxId,omitempty"`
+	// Name of the container when it was started.
+	Name string `json:"name,omitempty"`
 	// Mode is "bridge", "host", "none", "container:<id>" or a network's name.
 	Mode      string     `json:"mode"`
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Ports     []Binding  `json:"ports,omitempty"`
+	// DNS: netd answers on 127.0.0.11 in the sandbox, asking Upstream.
+	DNS      bool       `json:"dns,omitempty"`
+	Upstream []Upstream `json:"upstream,omitempty"`
+	// Exposed lists ports as "80/tcp" that inspect shows without a binding.
+	Exposed []string `json:"exposed,omitempty"`
 }
 
 // Endpoint is one interface of a sandbox on one network.
@@ -28,6 +37,8 @@ type Endpoint struct {
 	Gateway4  netip.Addr   `json:"gateway4"`
 	Gateway6  netip.Addr   `json:"gateway6"`
 	Aliases   []string     `json:"aliases,omitempty"`
+	// DNSNames are all names the name server knows the endpoint by.
+	DNSNames []string `json:"dnsNames,omitempty"`
 }
 
 // Binding is one published port.

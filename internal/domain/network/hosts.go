@@ -1,0 +1,100 @@
+package network
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// Host is a line of /etc/hosts.
+type Host struct {
+	Addr  netip.Addr
+	Names string
+}
+
+// HostsFile is what /etc/hosts of a container is made from.
+type HostsFile struct {
+	// IPv6 tells whether the sandbox has IPv6; without, no such line appears.
+	IPv6 bool
+	// Extra comes first, as --add-host does.
+	Extra []Host
+	// Addrs are the container's own, Hostname and Domainname what they are
+	// called.
+	Addrs                []netip.Addr
+	Hostname, Domainname string
+}
+
+// Bytes renders the file as Docker does.
+func (f HostsFile) Bytes() []byte {
+	var b bytes.Buffer
+	line := func(addr, names string) { fmt.Fprintf(&b, "%s\t%s\n", addr, names) }
+	line("127.0.0.1", "localhost")
+	if f.IPv6 {
+		line("::1", "localhost ip6-localhost ip6-loopback")
+		line("fe00::", "ip6-localnet")
+		line("ff00::", "ip6-mcastprefix")
+		line("ff02::1", "ip6-allnodes")
+		line("ff02::2", "ip6-allrouters")
+	}
+	for _, h := range f.Extra {
+		if f.IPv6 || h.Addr.Is4() {
+			line(h.Addr.String(), h.Names)
+		}
+	}
+	// A hostname may itself be a full name: the bare name follows it.
+	name := f.Hostname
+	if f.Domainname != "" {
+		name += "." + f.Domainname
+	}
+	if bare, _, ok := strings.Cut(name, "."); ok {
+		name += " " + bare
+	}
+	for _, a := range f.Addrs {
+		if f.IPv6 || a.Is4() {
+			line(a.String(), name)
+		}
+	}
+	return b.Bytes()
+}
+
+// HostGateway is the word that --add-host replaces by the host's address.
+const HostGateway = "host-gateway"
+
+// ParseExtraHosts reads "name:address" (or "name=address") lines of --add-host.
+// Several addresses separated by commas give several lines. gateways replaces
+// "host-gateway". ErrInvalidArgument with Docker's text.
+func ParseExtraHosts(lines []string, gateways []netip.Addr) ([]Host, error) {
+	var out []Host
+	for _, l := range lines {
+		name, value, ok := strings.Cut(l, ":")
+		if eqName, eqValue, eq := strings.Cut(l, "="); eq && (!ok || len(eqName) < len(name)) {
+			name, value, ok = eqName, eqValue, true
+		}
+		if !ok || name == "" {
+			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("bad format for add-host: %q", l))
+		}
+		for _, v := range strings.Split(value, ",") {
+			if v == HostGateway {
+				if len(gateways) == 0 {
+					return nil, errdefs.ErrInvalidArgument.WithMessage("unable to derive the IP value for host-gateway")
+				}
+				for _, g := range gateways {
+					out = append(out, Host{Addr: g, Names: name})
+				}
+				continue
+			}
+			if len(v) > 2 && v[0] == '[' && v[len(v)-1] == ']' {
+				v = v[1 : len(v)-1]
+			}
+			addr, err := netip.ParseAddr(v)
+			if err != nil {
+				return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid IP address in add-host: %q", v))
+			}
+			out = append(out, Host{Addr: addr, Names: name})
+		}
+	}
+	return out, nil
+}

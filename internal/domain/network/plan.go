@@ -1,0 +1,154 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networktypes "github.com/moby/moby/api/types/network"
+)
+
+// Bridge is the wanted state of a bridge device.
+type Bridge struct {
+	Device  string
+	Foreign bool
+	// Addrs are its addresses with prefix; others of the same family that are
+	// not link-local are removed.
+	Addrs []netip.Prefix
+	MTU   int
+	// IPv6 leaves it enabled on the device.
+	IPv6 bool
+	// Localnet lets packets of 127.0.0.1 through to published ports.
+	Localnet bool
+}
+
+// Interface is one interface of a sandbox.
+type Interface struct {
+	// HostLink and InnerLink are the names of the veth's two ends.
+	HostLink, InnerLink string
+	Bridge              string
+	MAC                 string
+	MTU                 int
+	Addrs               []netip.Prefix
+	// Gateway4 and Gateway6 are default routes; invalid for none.
+	Gateway4, Gateway6 netip.Addr
+	// Isolated: the bridge passes nothing between this port and other isolated
+	// ones (icc off), whatever bridge-nf-call-iptables says.
+	Isolated bool
+}
+
+// SandboxPlan is the wanted state of a new network namespace.
+type SandboxPlan struct {
+	Interfaces []Interface
+}
+
+// MAC derives a locally administered address from an IPv4 address: the same
+// address always comes with the same MAC, so no neighbour's ARP cache is ever
+// wrong about an address that was used before.
+func MAC(addr netip.Addr) string {
+	if addr.Is4() {
+		b := addr.As4()
+		return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+	}
+	b := addr.As16()
+	return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[12], b[13], b[14], b[15])
+}
+
+// Ruleset is everything the firewall of an engine lets through and
+// translates. It is complete: what is not in it, is not in the kernel.
+type Ruleset struct {
+	Bridges []BridgeRules
+	Ports   []Binding
+	// Forwarding was off before this engine switched it on: packets between
+	// interfaces that are not bridges stay as blocked as they were.
+	DropForeign bool
+}
+
+// BridgeRules are the rules of one network.
+type BridgeRules struct {
+	Device string
+	// ICC: containers of the network may talk to each other.
+	ICC bool
+	// Masquerade packets that leave to anywhere but the engine's bridges.
+	Masquerade bool
+	// Internal: nothing enters or leaves.
+	Internal bool
+}
+
+// String lists a ruleset in a fixed order, one line each.
+func (r Ruleset) String() string {
+	var lines []string
+	for _, b := range r.Bridges {
+		line := "bridge " + b.Device
+		for _, f := range []struct {
+			on   bool
+			name string
+		}{{b.ICC, "icc"}, {b.Masquerade, "masquerade"}, {b.Internal, "internal"}} {
+			if f.on {
+				line += " " + f.name
+			}
+		}
+		lines = append(lines, line)
+	}
+	for _, p := range r.Ports {
+		lines = append(lines, fmt.Sprintf("port %s -> %s", p, netip.AddrPortFrom(p.ContainerIP, p.ContainerPort)))
+	}
+	slices.Sort(lines)
+	if r.DropForeign {
+		lines = append(lines, "drop what is forwarded between interfaces that are not bridges")
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Names is what the name server does for one sandbox.
+type Names struct {
+	ContainerID string
+	// Pid is 0 before the container was started.
+	Pid int
+	// DNS: the sandbox has a server on 127.0.0.11.
+	DNS      bool
+	Upstream []Upstream
+	// Forward questions the table does not answer; false on internal networks.
+	Forward bool
+	// Known lists names by network; the sandbox may ask for names of the
+	// networks it has an endpoint on.
+	Known []NetworkNames
+	Ports []Binding
+}
+
+// Empty reports whether the name server has nothing to do for the sandbox.
+func (n Names) Empty() bool { return !n.DNS && len(n.Known) == 0 && len(n.Ports) == 0 }
+
+// NetworkNames are a sandbox's names on one network.
+type NetworkNames struct {
+	NetworkID string
+	Names     []string
+	Addrs     []netip.Addr
+}
+
+// EndpointSettings is an endpoint as inspect shows it; asked is what the
+// request said about it (nil for nothing).
+func (e Endpoint) EndpointSettings(asked *networktypes.EndpointSettings) (*networktypes.EndpointSettings, error) {
+	s := asked.Copy()
+	if s == nil {
+		s = &networktypes.EndpointSettings{}
+	}
+	s.NetworkID, s.EndpointID = e.NetworkID, e.ID
+	s.Gateway, s.IPv6Gateway = e.Gateway4, e.Gateway6
+	s.IPAddress, s.IPPrefixLen = netip.Addr{}, 0
+	if e.IPv4.IsValid() {
+		s.IPAddress, s.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
+	}
+	s.GlobalIPv6Address, s.GlobalIPv6PrefixLen = netip.Addr{}, 0
+	if e.IPv6.IsValid() {
+		s.GlobalIPv6Address, s.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
+	}
+	s.MacAddress = nil
+	if e.MAC != "" {
+		if err := s.MacAddress.UnmarshalText([]byte(e.MAC)); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}

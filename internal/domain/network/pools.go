@@ -1,0 +1,103 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/containerd/errdefs"
+)
+
+// Pool is a block of addresses that is split into subnets of one size.
+type Pool struct {
+	// Base is the whole block, Size the prefix length of the subnets.
+	Base netip.Prefix `json:"base"`
+	Size int          `json:"size"`
+}
+
+// DefaultPools are Docker's (dockerd --default-address-pool, built-in value):
+// 172.17.0.0/16 … 172.31.0.0/16 as sixteens and 192.168.0.0/16 as twenties.
+func DefaultPools() []Pool {
+	return []Pool{
+		{Base: netip.MustParsePrefix("172.17.0.0/16"), Size: 16},
+		{Base: netip.MustParsePrefix("172.18.0.0/16"), Size: 16},
+		{Base: netip.MustParsePrefix("172.19.0.0/16"), Size: 16},
+		{Base: netip.MustParsePrefix("172.20.0.0/14"), Size: 16},
+		{Base: netip.MustParsePrefix("172.24.0.0/14"), Size: 16},
+		{Base: netip.MustParsePrefix("172.28.0.0/14"), Size: 16},
+		{Base: netip.MustParsePrefix("192.168.0.0/16"), Size: 20},
+	}
+}
+
+// ErrNoMoreSubnets is returned when every subnet of every pool overlaps with
+// one in use.
+var ErrNoMoreSubnets = errdefs.ErrInvalidArgument.WithMessage("all predefined address pools have been fully subnetted")
+
+// ChooseSubnet returns the first subnet of the pools, in their order, that
+// overlaps with none of used: the subnets of other networks, the addresses of
+// the host's interfaces and its routes (a default route is not one of them).
+// size, when not 0, replaces the pools' own.
+func ChooseSubnet(pools []Pool, family6 bool, size int, used []netip.Prefix) (netip.Prefix, error) {
+	taken := make([]netip.Prefix, 0, len(used))
+	for _, p := range used {
+		if p.IsValid() && p.Bits() > 0 {
+			taken = append(taken, p.Masked())
+		}
+	}
+	slices.SortFunc(taken, netip.Prefix.Compare)
+	for _, pool := range pools {
+		if pool.Base.Addr().Is6() != family6 {
+			continue
+		}
+		bits := pool.Size
+		if size != 0 {
+			bits = size
+		}
+		if bits < pool.Base.Bits() || bits > pool.Base.Addr().BitLen() {
+			continue
+		}
+		if sub, ok := firstFree(pool.Base.Masked(), bits, taken); ok {
+			return sub, nil
+		}
+	}
+	return netip.Prefix{}, ErrNoMoreSubnets
+}
+
+// firstFree walks the subnets of base, jumping over whatever is taken, so that
+// one big neighbour costs one step and not one per subnet.
+func firstFree(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
+	next := netip.PrefixFrom(base.Addr(), bits)
+	for base.Contains(next.Addr()) {
+		i := slices.IndexFunc(taken, next.Overlaps)
+		if i < 0 {
+			return next, true
+		}
+		last := lastAddr(taken[i])
+		if l := lastAddr(next); last.Less(l) {
+			last = l
+		}
+		after := last.Next()
+		if !after.IsValid() {
+			return netip.Prefix{}, false
+		}
+		aligned := netip.PrefixFrom(after, bits).Masked()
+		if aligned.Addr().Less(after) { // inside a subnet that is partly taken
+			after = lastAddr(aligned).Next()
+			if !after.IsValid() {
+				return netip.Prefix{}, false
+			}
+			aligned = netip.PrefixFrom(after, bits)
+		}
+		next = aligned
+	}
+	return netip.Prefix{}, false
+}
+
+// lastAddr is the highest address of p: the broadcast address for IPv4.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}

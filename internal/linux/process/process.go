@@ -89,7 +89,7 @@ func (c *Command) needsFork() bool {
 	if joined&(unix.CLONE_NEWPID|unix.CLONE_NEWTIME|unix.CLONE_NEWUSER) != 0 {
 		return true
 	}
-	return c.New&unix.CLONE_NEWTIME != 0 || c.New&unix.CLONE_NEWUSER != 0 && joined != 0
+	return c.New&unix.CLONE_NEWTIME != 0 && c.TimeOffsets != "" || c.New&unix.CLONE_NEWUSER != 0 && joined != 0
 }
 
 // usesTime reports whether the address space cannot be shared.
@@ -177,18 +177,19 @@ func (p *Process) start(c *Command) error {
 		prog.add("join namespace "+j.NS.Name(), unix.SYS_SETNS, uintptr(fds.now(j.NS.Fd())), j.Type)
 	}
 	if fork {
-		if c.New&unix.CLONE_NEWTIME != 0 {
+		clones := uint64(c.New)
+		if c.New&unix.CLONE_NEWTIME != 0 && c.TimeOffsets != "" {
+			// Offsets can be set only while nobody is in the namespace.
+			clones &^= unix.CLONE_NEWTIME
+			cwd := unix.AT_FDCWD
 			prog.add("unshare time namespace", unix.SYS_UNSHARE, unix.CLONE_NEWTIME)
-			if c.TimeOffsets != "" {
-				var none int32 = unix.AT_FDCWD
-				open := prog.add("open timens_offsets", unix.SYS_OPENAT, uintptr(none), prog.str("/proc/self/timens_offsets"), unix.O_WRONLY|unix.O_CLOEXEC)
-				w := prog.add("set time offsets", unix.SYS_WRITE, 0, prog.str(c.TimeOffsets), uintptr(len(c.TimeOffsets)))
-				w.from = uintptr(unsafe.Pointer(&open.ret))
-			}
+			open := prog.add("open timens_offsets", unix.SYS_OPENAT, uintptr(cwd), prog.str("/proc/self/timens_offsets"), unix.O_WRONLY|unix.O_CLOEXEC)
+			w := prog.add("set time offsets", unix.SYS_WRITE, 0, prog.str(c.TimeOffsets), uintptr(len(c.TimeOffsets)))
+			w.from = uintptr(unsafe.Pointer(&open.ret))
 		}
 		// CLONE_PARENT makes it our child; the signal of its exit is then the
 		// intermediate's own, so none may be given.
-		again := cloneArgs{flags: base | unix.CLONE_PARENT | unix.CLONE_CLEAR_SIGHAND | uint64(c.New)&^unix.CLONE_NEWTIME}
+		again := cloneArgs{flags: base | unix.CLONE_PARENT | unix.CLONE_CLEAR_SIGHAND | clones}
 		second = prog.steps
 		s := prog.add("clone into namespaces", unix.SYS_CLONE3,
 			prog.bytes((*[unsafe.Sizeof(again)]byte)(unsafe.Pointer(&again))[:]), unsafe.Sizeof(again))

@@ -20,17 +20,16 @@ cp "$cache/images/busybox.tar" "$share/images/"
 if [ -x "$top/test/vm/prepare.sh" ]; then "$top/test/vm/prepare.sh" "$share"; fi
 log=$share/console.log
 touch "$log"
-tail -n +1 -f "$log" --pid=$$ 2>/dev/null | tr -d '\r' &
-follow=$!
 started=$(date +%s)
-timeout --foreground $((minutes * 60)) qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nographic -no-reboot -nodefaults \
+timeout $((minutes * 60)) qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nographic -no-reboot -nodefaults \
 	-serial "file:$log" -kernel "$vm/vmlinuz" -initrd "$vm/initrd.img" \
 	-append "root=/dev/vda rw console=ttyS0 quiet loglevel=3 systemd.show_status=false rd.systemd.show_status=false apparmor=1 security=apparmor systemd.unified_cgroup_hierarchy=1 mitigations=off" \
 	-drive "file=$vm/disk.ext4,format=raw,if=virtio,snapshot=on" \
 	-fsdev "local,id=host,path=$share,security_model=none" -device virtio-9p-pci,fsdev=host,mount_tag=host \
-	-object rng-random,filename=/dev/urandom,id=rng0 -device virtio-rng-pci,rng=rng0 </dev/null || die "the machine did not end within $minutes minutes; the end of its console: $(tail -n 20 "$log")"
-sleep 0.3
-kill $follow 2>/dev/null || :
+	-object rng-random,filename=/dev/urandom,id=rng0 -device virtio-rng-pci,rng=rng0 </dev/null &
+machine=$!
+tail -n +1 -f "$log" --pid=$machine | stdbuf -oL tr -d '\r' || :
+wait $machine || die "the machine did not end within $minutes minutes; the end of its console: $(tail -n 20 "$log")"
 result=$(tr -d '\r' <"$log" | grep -aE '^[a-z -]*[0-9]+ passed, [0-9]+ failed' | tail -n 1 || :)
 [ -n "$result" ] || die "no result on the console"
 printf 'vm-test: %s (%d s)\n' "$result" $(($(date +%s) - started))

@@ -22,7 +22,7 @@ if [ "$(cat "$out/recipe" 2>/dev/null)" != "$recipe" ]; then
 		--customize-hook='printf "/dev/vda / ext4 rw,noatime 0 1\n" >"$1/etc/fstab"' \
 		--customize-hook='chroot "$1" passwd -d root' \
 		--customize-hook='printf "9p\n9pnet_virtio\noverlay\nvirtio_net\nveth\nbridge\nbr_netfilter\nnf_tables\n" >"$1/etc/modules-load.d/orlop.conf"' \
-		--customize-hook='chroot "$1" systemctl mask systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer fstrim.timer e2scrub_all.timer systemd-networkd-wait-online.service getty@tty1.service' \
+		--customize-hook='chroot "$1" systemctl mask systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer fstrim.timer e2scrub_all.timer systemd-networkd-wait-online.service getty@tty1.service serial-getty@ttyS0.service' \
 		--customize-hook='cat >"$1/etc/systemd/system/orlop-test.service" <<"UNIT"
 [Unit]
 Description=What the host wants run

@@ -1,0 +1,172 @@
+package seccomp
+
+import (
+	"sort"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+//go:generate go run gen.go
+
+// maxABIs is how many calling conventions one kernel serves at most.
+const maxABIs = 3
+
+// x32Bit marks a call of the x32 ABI, which shares x86_64's AUDIT_ARCH.
+const x32Bit = 0x40000000
+
+// noCall (-1) is what a tracer sets to have a call skipped. It has x32Bit set
+// but is no call of any ABI.
+const noCall = 0xffffffff
+
+// row is a system call: its name and its number in each ABI of a machine.
+type row struct {
+	name string
+	nr   [maxABIs]int32
+}
+
+// abi is one calling convention.
+type abi struct {
+	arch  specs.Arch
+	audit uint32
+	// wide: arguments are compared with all 64 bits. On the others the
+	// upper half does not reach the call.
+	wide bool
+	// base is or-ed into every number.
+	base uint32
+	// mux: socket and IPC calls can also be made through socketcall(2) and
+	// ipc(2), with the call's number as first argument.
+	mux bool
+	// private numbers start here and are not "newer than the profile"; 0 is none.
+	private uint32
+}
+
+// machine is what one kernel can run.
+type machine struct {
+	// native indexes abis: the ABI a filter always covers.
+	native int
+	abis   []abi
+	table  []row
+}
+
+// machineFor is the machine a program built for goarch runs on.
+func machineFor(goarch string) (machine, bool) {
+	x86 := func(native int) machine {
+		return machine{native: native, table: tableX86[:], abis: []abi{
+			{arch: specs.ArchX86_64, audit: unix.AUDIT_ARCH_X86_64, wide: true},
+			{arch: specs.ArchX86, audit: unix.AUDIT_ARCH_I386, mux: true},
+			{arch: specs.ArchX32, audit: unix.AUDIT_ARCH_X86_64, base: x32Bit},
+		}}
+	}
+	arm := func(native int) machine {
+		return machine{native: native, table: tableARM[:], abis: []abi{
+			{arch: specs.ArchAARCH64, audit: unix.AUDIT_ARCH_AARCH64, wide: true},
+			{arch: specs.ArchARM, audit: unix.AUDIT_ARCH_ARM, private: 0xf0000},
+		}}
+	}
+	switch goarch {
+	case "amd64":
+		return x86(0), true
+	case "386":
+		return x86(1), true
+	case "arm64":
+		return arm(0), true
+	case "arm":
+		return arm(1), true
+	}
+	return machine{}, false
+}
+
+// lookup is the table's row of a call, or -1.
+func (m *machine) lookup(name string) int {
+	t := m.table
+	i := sort.Search(len(t), func(i int) bool { return t[i].name >= name })
+	if i < len(t) && t[i].name == name {
+		return i
+	}
+	return -1
+}
+
+// knownArch reports whether the OCI specification has the architecture.
+func knownArch(a specs.Arch) bool {
+	switch a {
+	case specs.ArchX86, specs.ArchX86_64, specs.ArchX32, specs.ArchARM, specs.ArchAARCH64,
+		specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32, specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32,
+		specs.ArchPPC, specs.ArchPPC64, specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X,
+		specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB:
+		return true
+	}
+	return false
+}
+
+// muxed tells by which number of socketcall(2) (linux/net.h) or ipc(2)
+// (linux/ipc.h) a call can be made on an ABI with mux.
+func muxed(name string) (through string, number uint32) {
+	switch name {
+	case "socket":
+		return "socketcall", 1
+	case "bind":
+		return "socketcall", 2
+	case "connect":
+		return "socketcall", 3
+	case "listen":
+		return "socketcall", 4
+	case "accept":
+		return "socketcall", 5
+	case "getsockname":
+		return "socketcall", 6
+	case "getpeername":
+		return "socketcall", 7
+	case "socketpair":
+		return "socketcall", 8
+	case "send":
+		return "socketcall", 9
+	case "recv":
+		return "socketcall", 10
+	case "sendto":
+		return "socketcall", 11
+	case "recvfrom":
+		return "socketcall", 12
+	case "shutdown":
+		return "socketcall", 13
+	case "setsockopt":
+		return "socketcall", 14
+	case "getsockopt":
+		return "socketcall", 15
+	case "sendmsg":
+		return "socketcall", 16
+	case "recvmsg":
+		return "socketcall", 17
+	case "accept4":
+		return "socketcall", 18
+	case "recvmmsg":
+		return "socketcall", 19
+	case "sendmmsg":
+		return "socketcall", 20
+	case "semop":
+		return "ipc", 1
+	case "semget":
+		return "ipc", 2
+	case "semctl":
+		return "ipc", 3
+	case "semtimedop":
+		return "ipc", 4
+	case "msgsnd":
+		return "ipc", 11
+	case "msgrcv":
+		return "ipc", 12
+	case "msgget":
+		return "ipc", 13
+	case "msgctl":
+		return "ipc", 14
+	case "shmat":
+		return "ipc", 21
+	case "shmdt":
+		return "ipc", 22
+	case "shmget":
+		return "ipc", 23
+	case "shmctl":
+		return "ipc", 24
+	}
+	return "", 0
+}

@@ -34,7 +34,7 @@ apt_install() {
 unpack_deb() {
 	local folder=$cache/$1 p tmp
 	shift
-	[ ! -e "$folder/.complete" ] || return 0
+	[ "$(cat "$folder/.complete" 2>/dev/null)" != "$*" ] || return 0
 	tmp=$(mktemp -d "$cache/.deb.XXXXXX")
 	chmod 755 "$tmp"
 	(
@@ -43,7 +43,7 @@ unpack_deb() {
 		apt-get -qq download "$@" 2>/dev/null || { sudo_ apt-get -qq update && apt-get -qq download "$@"; }
 		for p in *.deb; do dpkg-deb -x "$p" root; done
 	)
-	touch "$tmp/root/.complete"
+	printf '%s\n' "$*" >"$tmp/root/.complete"
 	rm -rf "$folder"
 	mkdir -p "$(dirname "$folder")"
 	mv -T "$tmp/root" "$folder"

@@ -11,7 +11,7 @@ for name in "$@"; do
 	registry) unpack_deb peers/registry docker-registry ;;
 	runtimes) unpack_deb peers/runtimes runc crun libyajl2 libseccomp2 libcap2 ;;
 	docker) unpack_deb peers/docker docker.io containerd runc tini iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 libdevmapper1.02.1 libseccomp2 libsystemd0 ;;
-	podman) unpack_deb peers/podman podman conmon crun libyajl2 netavark aardvark-dns golang-github-containers-common golang-github-containers-image containernetworking-plugins libgpgme11 libassuan0 libdevmapper1.02.1 libsubid4 libseccomp2 iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 ;;
+	podman) unpack_deb peers/podman podman conmon runc crun libyajl2 netavark aardvark-dns golang-github-containers-common golang-github-containers-image containernetworking-plugins libgpgme11 libassuan0 libdevmapper1.02.1 libsubid4 libseccomp2 iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 ;;
 	*) die "unknown peer $name" ;;
 	esac
 	printf '%s\n' "$cache/peers/$name"

@@ -41,7 +41,7 @@ UNIT' \
 	cp "$work"/root/boot/vmlinuz-* "$out/vmlinuz"
 	cp "$work"/root/boot/initrd.img-* "$out/initrd.img"
 	rm -f "$out/disk.ext4"
-	mke2fs -q -t ext4 -O ^metadata_csum -d "$work/root" "$out/disk.ext4" 4G
+	mke2fs -q -t ext4 -O ^metadata_csum -d "$work/root" "$out/disk.ext4" 4G >&2
 	printf '%s\n' "$recipe" >"$out/recipe"
 fi
 printf '%s\n' "$out"

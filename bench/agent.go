@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// request asks an agent for one thing; answer is what came of it.
+type request struct {
+	// Verb is "spawn" (start and keep), "run" (run and time), "ready" (wait for
+	// a socket to answer), "stages" (time the API calls of one run) or "trace"
+	// (start a tracer on every process here but the agent).
+	Verb   string
+	Args   []string
+	Env    []string
+	Socket string
+	Log    string
+}
+
+type answer struct {
+	Nanos  int64
+	Pid    int
+	Code   int
+	Output string
+	Error  string
+	Stages []stage
+}
+
+type stage struct {
+	Name  string
+	Nanos int64
+}
+
+// agent serves requests from its standard input, one JSON value each: it lives
+// inside an engine's sandbox, so that what is timed is the command and not the
+// way into its namespaces.
+func agent() int {
+	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	for {
+		var req request
+		if err := in.Decode(&req); err != nil {
+			return 0
+		}
+		ans, err := serve(req)
+		if err != nil {
+			ans.Error = err.Error()
+		}
+		if err := out.Encode(ans); err != nil {
+			return 1
+		}
+	}
+}
+
+func serve(req request) (answer, error) {
+	switch req.Verb {
+	case "spawn":
+		log, err := os.OpenFile(req.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return answer{}, err
+		}
+		defer log.Close()
+		cmd := exec.Command(req.Args[0], req.Args[1:]...)
+		cmd.Env = append(os.Environ(), req.Env...)
+		cmd.Stdout, cmd.Stderr = log, log
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return answer{}, err
+		}
+		go func() { _ = cmd.Wait() }()
+		return answer{Pid: cmd.Process.Pid}, nil
+	case "run":
+		cmd := exec.Command(req.Args[0], req.Args[1:]...)
+		cmd.Env = append(os.Environ(), req.Env...)
+		var both bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &both, &both
+		start := time.Now()
+		err := cmd.Run()
+		took := time.Since(start)
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			return answer{}, err
+		}
+		return answer{Nanos: int64(took), Code: cmd.ProcessState.ExitCode(), Output: both.String()}, nil
+	case "ready":
+		return answer{}, ready(req.Socket)
+	case "trace":
+		return trace(req)
+	case "stages":
+		stages, err := stages(req.Socket, req.Args)
+		return answer{Stages: stages}, err
+	}
+	return answer{}, fmt.Errorf("unknown verb %q", req.Verb)
+}
+
+// trace starts a tracer with "-p PID" for every process of the sandbox but its
+// first one, and waits until the kernel says that all of them are traced.
+func trace(req request) (answer, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return answer{}, err
+	}
+	var pids []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil && pid != 1 && pid != os.Getpid() {
+			pids = append(pids, e.Name())
+		}
+	}
+	for _, pid := range pids {
+		req.Args = append(req.Args, "-p", pid)
+	}
+	req.Verb = "spawn"
+	ans, err := serve(req)
+	if err != nil {
+		return ans, err
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for _, pid := range pids {
+		for !traced(pid) {
+			if time.Now().After(deadline) {
+				return ans, fmt.Errorf("process %s is not traced", pid)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	return ans, nil
+}
+
+// traced is also true of a process that is gone.
+func traced(pid string) bool {
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	return err != nil || !strings.Contains(string(status), "TracerPid:\t0\n")
+}
+
+func httpClient(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}}
+}
+
+func ready(socket string) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		resp, err := httpClient(socket).Get("http://engine/_ping")
+		if err == nil {
+			return resp.Body.Close()
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// stages does what `run --rm` does, call by call over one connection, and times
+// each: the same calls for every engine.
+func stages(socket string, args []string) ([]stage, error) {
+	client := httpClient(socket)
+	var all []stage
+	call := func(name, method, path string, body any) ([]byte, error) {
+		var payload io.Reader
+		if body != nil {
+			data, err := json.Marshal(body)
+			if err != nil {
+				return nil, err
+			}
+			payload = bytes.NewReader(data)
+		}
+		req, err := http.NewRequest(method, "http://engine/v1.41"+path, payload)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		start := time.Now()
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		defer resp.Body.Close()
+		data, err := io.ReadAll(resp.Body)
+		all = append(all, stage{name, int64(time.Since(start))})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if resp.StatusCode >= 300 {
+			return nil, fmt.Errorf("%s: %s: %s", name, resp.Status, strings.TrimSpace(string(data)))
+		}
+		return data, nil
+	}
+	data, err := call("create", http.MethodPost, "/containers/create", map[string]any{"Image": args[0], "Cmd": args[1:]})
+	if err != nil {
+		return nil, err
+	}
+	var created struct{ ID string }
+	if err := json.Unmarshal(data, &created); err != nil {
+		return nil, err
+	}
+	for _, step := range []struct{ name, method, path string }{
+		{"start", http.MethodPost, "/containers/" + created.ID + "/start"},
+		{"wait", http.MethodPost, "/containers/" + created.ID + "/wait"},
+		{"remove", http.MethodDelete, "/containers/" + created.ID},
+	} {
+		if _, err := call(step.name, step.method, step.path, nil); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}

@@ -5,8 +5,6 @@
 package mount
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Puts what runs inside the test machine beside its job: prepare.sh SHARE
+. "$(dirname "$0")/../../scripts/lib.sh"
+share=$1
+cd "$top"
+mkdir -p "$share/tests" "$share/packaging"
+cp -r packaging/. "$share/packaging"
+# The suites as programs: there is no Go inside.
+for pkg in internal/linux/cgroup internal/linux/lsm internal/linux/mount internal/linux/process internal/runtime/lifecycle internal/monitor/daemonside test/scripts; do
+	go list "./$pkg" >/dev/null 2>&1 || continue
+	go test -c -trimpath -ldflags '-s -w' -o "$share/tests/$(tr / _ <<<"$pkg").test" "./$pkg"
+	if [ -d "$pkg/testdata" ]; then mkdir -p "$share/src/$pkg" && cp -r "$pkg/testdata" "$share/src/$pkg/"; fi
+	mkdir -p "$share/src/$pkg"
+done
+cp go.mod "$share/src/"
+docker=$(command -v docker || :)
+if [ -n "$docker" ]; then cp -L "$docker" "$share/bin/docker"; fi
+if [ -d "$cache/deb/busybox-static" ]; then mkdir -p "$share/cache/deb" && cp -r "$cache/deb/busybox-static" "$share/cache/deb/"; fi

@@ -75,6 +75,19 @@ func Bin(t testing.TB) string {
 	return buildDir
 }
 
+// Program is the path of a client: ours ("orlop") or one of this machine.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	if strings.HasPrefix(name, "orlop") {
+		return filepath.Join(Bin(t), name)
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // CacheDir is where things made once per machine lie.
 func CacheDir(t testing.TB) string {
 	t.Helper()

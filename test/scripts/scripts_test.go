@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -39,13 +40,20 @@ func TestWithTheOfficialClient(t *testing.T) {
 	runScripts(t, "docker")
 }
 
-// state is what one script has: its engine and, when asked for, a registry.
+// state is what one script has: an engine in a sandbox and, when asked for, a
+// registry.
 type state struct {
 	t        testing.TB
 	client   string
-	engine   *testkit.Engine
+	sandbox  *testkit.Sandbox
+	socket   string
+	dir      string
+	engine   *testkit.Engine // nil when the engine is a peer
 	registry string
 }
+
+// onPeer tells that the scripts are run against Debian's dockerd.
+func onPeer() bool { return os.Getenv("ORLOP_SCRIPTS_PEER") == "docker" }
 
 type stateKey struct{}
 
@@ -57,13 +65,17 @@ func runScripts(t *testing.T, client string) {
 		ContinueOnError:     false,
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
-			engine := testkit.NewEngine(tb)
-			s := &state{t: tb, client: client, engine: engine}
+			s := &state{t: tb, client: client, dir: env.WorkDir}
+			if onPeer() {
+				s.sandbox, s.socket = testkit.NewDocker(tb)
+			} else {
+				s.engine = testkit.NewEngine(tb)
+				s.sandbox, s.socket, s.dir = s.engine.Sandbox, s.engine.Socket, s.engine.Dir
+			}
 			env.Values[stateKey{}] = s
-			env.Setenv("CLIENT", client)
-			env.Setenv("SOCKET", engine.Socket)
-			env.Setenv("DATA", filepath.Join(engine.Dir, "data"))
-			env.Setenv("RUN", filepath.Join(engine.Dir, "run"))
+			env.Setenv("CLIENT", testkit.Program(tb, client))
+			env.Setenv("SOCKET", s.socket)
+			env.Setenv("DIR", s.dir)
 			env.Setenv("IMAGES", filepath.Dir(testkit.Image(tb, "busybox")))
 			return nil
 		},
@@ -72,7 +84,7 @@ func runScripts(t *testing.T, client string) {
 			case "orlop", "docker":
 				return cond == client, nil
 			case "peer":
-				return false, nil
+				return onPeer(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -94,8 +106,8 @@ func of(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state)
 func (s *state) command(ts *testscript.TestScript, args []string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	ts.Defer(cancel)
-	cmd := s.engine.Client(ctx, s.client, args...)
-	cmd.Env = append(cmd.Env, "REGISTRY="+s.registry)
+	cmd := s.sandbox.Command(ctx, testkit.Program(s.t, s.client), args...)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+s.socket, "ORLOP_HOST=unix://"+s.socket, "DOCKER_CONFIG="+s.dir+"/client")
 	return cmd
 }
 
@@ -105,7 +117,9 @@ func (s *state) inside(ts *testscript.TestScript, args []string) *exec.Cmd {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	ts.Defer(cancel)
-	return s.engine.Command(ctx, args[0], args[1:]...)
+	cmd := s.sandbox.Command(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "STATUS="+ts.Getenv("STATUS"))
+	return cmd
 }
 
 // run runs cmd with testscript's rules: "!" wants a failure, and the output is
@@ -133,6 +147,9 @@ func daemon(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: daemon kill|start|stop|restart")
 	}
 	e := of(ts).engine
+	if e == nil {
+		ts.Fatalf("a peer's daemon is not ours to kill: guard the script with [peer] skip")
+	}
 	switch args[0] {
 	case "kill":
 		e.Kill()
@@ -153,7 +170,7 @@ func registry(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: registry [IMAGE …]")
 	}
 	s := of(ts)
-	s.registry = testkit.StartRegistry(s.t, s.engine.Sandbox, s.engine.Dir, args...)
+	s.registry = testkit.StartRegistry(s.t, s.sandbox, s.dir, args...)
 	ts.Setenv("REGISTRY", s.registry)
 }
 

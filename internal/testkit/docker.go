@@ -1,0 +1,58 @@
+package testkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// NewDocker starts Debian's dockerd, unpacked and not installed, in a sandbox
+// and returns the sandbox and the daemon's socket: the oracle for what Docker does.
+func NewDocker(t testing.TB) (*Sandbox, string) {
+	t.Helper()
+	s := NewSandbox(t)
+	dir, err := os.MkdirTemp("", "orlop-test-docker-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := s.Command(context.Background(), filepath.Join(Root(t), "scripts/peer-engine.sh"), dir, "--cgroup-parent", "/"+s.Cgroup)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// The script became dockerd; it stops its containers and containerd.
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if err := removeAll(dir); err != nil {
+			t.Errorf("remove %s: %v", dir, err)
+		}
+	})
+	socket := filepath.Join(dir, "docker.sock")
+	err = eventually(func() error {
+		if cmd.ProcessState != nil {
+			return final{errors.New("dockerd ended")}
+		}
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		text, _ := os.ReadFile(filepath.Join(dir, "log"))
+		t.Fatalf("dockerd: %v\n%s", err, fmt.Sprintf("%.4000s", text))
+	}
+	return s, socket
+}

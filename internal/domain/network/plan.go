@@ -43,6 +43,14 @@ type SandboxPlan struct {
 	Interfaces []Interface
 }
 
+// Handle is an open network namespace.
+type Handle interface {
+	// Fd is the descriptor; it stays open until Close.
+	Fd() uintptr
+	// Close may be repeated.
+	Close() error
+}
+
 // MAC derives a locally administered address from an IPv4 address: the same
 // address always comes with the same MAC, so no neighbour's ARP cache is ever
 // wrong about an address that was used before.

@@ -35,7 +35,7 @@ type sandbox struct {
 	// asked is the request's own view of the endpoints, for inspect.
 	asked map[string]*networktypes.EndpointSettings
 	// handle is closed when the container was started.
-	handle Handle
+	handle network.Handle
 	// pid is 0 before Started. Guarded by Service.mu.
 	pid int
 	// shared and host tell that the namespace is not ours to give back.

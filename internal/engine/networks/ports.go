@@ -6,15 +6,8 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
-	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/domain/network"
 )
-
-// Handle is an open network namespace.
-type Handle interface {
-	container.Handle
-	Close() error
-}
 
 // Driver makes bridges and sandboxes in the kernel. Methods are safe for
 // concurrent use and may be repeated.
@@ -27,7 +20,7 @@ type Driver interface {
 	// RemoveBridge removes a device; one that is not there is no error.
 	RemoveBridge(ctx context.Context, device string) error
 	// OpenSandbox makes a network namespace. On failure nothing is left of it.
-	OpenSandbox(ctx context.Context, plan network.SandboxPlan) (Handle, error)
+	OpenSandbox(ctx context.Context, plan network.SandboxPlan) (network.Handle, error)
 	// Links lists the names of the container interfaces on a device.
 	Links(ctx context.Context, device string) ([]string, error)
 	// RemoveLink removes an interface; one that is not there is no error. It
@@ -65,7 +58,7 @@ type Nameserver interface {
 	// force. It fails with network.PortBusy and changes nothing when a port is
 	// bound by another program. ns is the sandbox; nil when names.Pid is set
 	// or nothing inside it is needed.
-	Put(ctx context.Context, names network.Names, ns container.Handle) error
+	Put(ctx context.Context, names network.Names, ns network.Handle) error
 	// Drop ends what Put began. Its effect comes before that of any later Put.
 	Drop(ctx context.Context, containerID string) error
 	// Quit ends netd.

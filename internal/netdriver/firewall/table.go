@@ -1,0 +1,152 @@
+// Package firewall is the engine's one table of nftables rules: what may be
+// forwarded to and from containers, what is translated, and what is dropped.
+// The rules never change while containers come and go; only elements of sets
+// and maps do.
+//
+// Entry points: Table (pure) and Firewall (New, Apply, Publish, Unpublish).
+//
+// An accept of ours cannot override a drop in another table, and a drop of
+// ours cannot be overridden: so ours touch only packets of our own bridges, of
+// 127.0.0.0/8, and, where this engine switched forwarding on, those between
+// interfaces that are no bridges.
+package firewall
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"github.com/orlop/orlop/internal/domain/network"
+	"github.com/orlop/orlop/internal/linux/nft"
+	"github.com/orlop/orlop/internal/netdriver/portmap"
+)
+
+// Sets of interface names.
+const (
+	setBridges    = "bridges"
+	setMasquerade = "masquerade"
+	setInternal   = "internal"
+	setICC        = "icc"
+	setHairpin    = "hairpin"
+)
+
+// commentForeign marks the rule that exists only where the engine switched
+// forwarding on; it is found again by this comment.
+const commentForeign = "forwarding was off: stay no router"
+
+// Table is the ruleset as nftables.
+func Table(name string, rules network.Ruleset) nft.Table {
+	names := []nftables.SetDatatype{nft.TypeIfName}
+	pairs := []nftables.SetDatatype{nft.TypeIfName, nft.TypeIfName}
+	bridges := nft.Set{Name: setBridges, Key: names}
+	masquerade := nft.Set{Name: setMasquerade, Key: names}
+	internal := nft.Set{Name: setInternal, Key: names}
+	icc := nft.Set{Name: setICC, Key: pairs}
+	hairpin := nft.Set{Name: setHairpin, Key: pairs}
+	add := func(s *nft.Set, key []byte) { s.Elements = append(s.Elements, nft.Element{Key: key}) }
+	for _, b := range rules.Bridges {
+		dev := nft.IfName(b.Device)
+		pair := nft.Concat(dev, dev)
+		add(&bridges, dev)
+		add(&hairpin, pair)
+		if b.Masquerade && !b.Internal {
+			add(&masquerade, dev)
+		}
+		if b.Internal {
+			add(&internal, dev)
+		}
+		if b.ICC {
+			add(&icc, pair)
+		}
+	}
+	t := nft.Table{
+		Name: name,
+		Sets: append([]nft.Set{bridges, masquerade, internal, icc, hairpin}, portmap.Sets(rules.Ports)...),
+	}
+
+	loop4 := []byte{127}
+	rule := func(comment, text string, parts ...[]expr.Any) nft.Rule {
+		return nft.Rule{Comment: comment, Text: text, Exprs: nft.Exprs(parts...)}
+	}
+	t.Chains = []nft.Chain{
+		{
+			Name: "raw_prerouting",
+			Hook: &nft.Hook{Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw},
+			Rules: []nft.Rule{
+				rule("loopback is reached from this host only", `meta nfproto ipv4 iifname != "lo" ip daddr 127.0.0.0/8 drop`,
+					nft.Family(false), nft.IIFName("lo", true), nft.Net4(nft.DstAddr4, loop4), nft.Drop()),
+				rule("nobody else speaks as loopback", `meta nfproto ipv4 iifname != "lo" ip saddr 127.0.0.0/8 drop`,
+					nft.Family(false), nft.IIFName("lo", true), nft.Net4(nft.SrcAddr4, loop4), nft.Drop()),
+			},
+		},
+		{
+			Name: "nat_prerouting",
+			Hook: &nft.Hook{Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest},
+			Rules: []nft.Rule{
+				rule("published ports", `jump published`, nft.Jump("published")),
+			},
+		},
+		{
+			Name: "nat_output",
+			Hook: &nft.Hook{Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest},
+			Rules: []nft.Rule{
+				rule("published ports, from this host", `jump published`, nft.Jump("published")),
+			},
+		},
+		{
+			Name: "nat_postrouting",
+			Hook: &nft.Hook{Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource},
+			Rules: []nft.Rule{
+				rule("from 127.0.0.1 to a published port", `meta nfproto ipv4 oifname @bridges ip saddr 127.0.0.0/8 masquerade`,
+					nft.Family(false), nft.OIFIn(setBridges, false), nft.Net4(nft.SrcAddr4, loop4), nft.Masquerade()),
+				rule("to a published port of the own network", `iifname . oifname @hairpin ct status dnat masquerade`,
+					nft.PairIn(setHairpin), nft.CTTranslated(), nft.Masquerade()),
+				rule("from containers to the world", `iifname @masquerade oifname != @bridges masquerade`,
+					nft.IIFIn(setMasquerade, false), nft.OIFIn(setBridges, true), nft.Masquerade()),
+			},
+		},
+		{
+			Name: "published",
+			Rules: []nft.Rule{
+				rule("on one address", `meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @published_addr4`,
+					nft.Family(false), nft.DNATByAddr(portmap.Addr4, false)),
+				rule("on every address", `meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @published_any4`,
+					nft.Family(false), nft.DstLocal(), nft.DNATByPort(portmap.Any4, false)),
+				rule("on one IPv6 address", `meta nfproto ipv6 ip6 saddr != fe80::/10 dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_addr6`,
+					nft.Family(true), nft.NotLinkLocal6(), nft.DNATByAddr(portmap.Addr6, true)),
+				rule("on every IPv6 address", `meta nfproto ipv6 ip6 saddr != fe80::/10 ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @published_any6`,
+					nft.Family(true), nft.NotLinkLocal6(), nft.NotLoopback6(), nft.DstLocal(), nft.DNATByPort(portmap.Any6, true)),
+			},
+		},
+		{
+			Name: "forward",
+			Hook: &nft.Hook{Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter},
+			Rules: []nft.Rule{
+				rule("to containers", `oifname @bridges jump containers`, nft.OIFIn(setBridges, false), nft.Jump("containers")),
+				rule("from containers", `iifname @bridges jump containers`, nft.IIFIn(setBridges, false), nft.Jump("containers")),
+			},
+		},
+		{
+			Name: "containers",
+			Rules: []nft.Rule{
+				rule("answers", `ct state established,related accept`,
+					nft.CTState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), nft.Accept()),
+				rule("published ports", `oifname @bridges ct status dnat accept`,
+					nft.OIFIn(setBridges, false), nft.CTTranslated(), nft.Accept()),
+				rule("within a network", `iifname . oifname @icc accept`, nft.PairIn(setICC), nft.Accept()),
+				rule("other networks, direct access from outside", `oifname @bridges drop`,
+					nft.OIFIn(setBridges, false), nft.Drop()),
+				rule("internal networks stay inside", `iifname @internal drop`, nft.IIFIn(setInternal, false), nft.Drop()),
+				rule("from containers to the world", `accept`, nft.Accept()),
+			},
+		},
+	}
+	if rules.DropForeign {
+		for i := range t.Chains {
+			if t.Chains[i].Name == "forward" {
+				t.Chains[i].Rules = append(t.Chains[i].Rules, rule(commentForeign,
+					`meta iifkind != "bridge" meta oifkind != "bridge" drop`, nft.NotBetweenKind("bridge"), nft.Drop()))
+			}
+		}
+	}
+	return t
+}

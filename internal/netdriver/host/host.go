@@ -1,0 +1,176 @@
+// Package host answers what the engine has to know about the machine's own
+// network, and switches packet forwarding on. Answers are read when asked,
+// because they change.
+//
+// Entry point: New. No state, no locks.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/orlop/orlop/internal/linux/rtnl"
+)
+
+// Files of the machine.
+const (
+	resolvConf = "/etc/resolv.conf"
+	// resolvedConf lists the servers behind systemd-resolved's stub, which
+	// containers can reach and the stub's 127.0.0.53 they cannot.
+	resolvedConf = "/run/systemd/resolve/resolv.conf"
+	hosts        = "/etc/hosts"
+)
+
+// Fallback of Docker when the kernel does not tell (IANA's dynamic ports).
+const (
+	defaultFirst = 49153
+	defaultLast  = 65535
+)
+
+// Host is the machine that the calling process runs on.
+type Host struct{}
+
+// New makes no connection.
+func New() *Host { return &Host{} }
+
+// ResolvConf is the machine's resolver configuration; empty without one. Where
+// systemd-resolved's stub is the only server, the servers behind it.
+func (*Host) ResolvConf() ([]byte, error) {
+	data, err := readOptional(resolvConf)
+	if err != nil || !onlyStub(data) {
+		return data, err
+	}
+	behind, err := readOptional(resolvedConf)
+	if err != nil || len(behind) == 0 {
+		return data, err
+	}
+	return behind, nil
+}
+
+func onlyStub(data []byte) bool {
+	found := false
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "nameserver" {
+			if f[1] != "127.0.0.53" || found {
+				return false
+			}
+			found = true
+		}
+	}
+	return found
+}
+
+// Hosts is the machine's /etc/hosts; empty without one.
+func (*Host) Hosts() ([]byte, error) { return readOptional(hosts) }
+
+func readOptional(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// Hostname of the machine; "" when it has none.
+func (*Host) Hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// Prefixes lists the subnets of interfaces and the destinations of routes in
+// the network namespace of the calling thread.
+func (*Host) Prefixes(context.Context) ([]netip.Prefix, error) {
+	c, err := rtnl.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	out, err := c.Routes()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := c.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range addrs {
+		out = append(out, a.Prefix.Masked())
+	}
+	return out, nil
+}
+
+// IPv6 reports whether sockets of the family can be bound.
+func (*Host) IPv6() bool {
+	c, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// PortRange is net.ipv4.ip_local_port_range and ip_local_reserved_ports
+// (Documentation/networking/ip-sysctl.rst).
+func (*Host) PortRange() (first, last uint16, excluded []uint16) {
+	first, last = defaultFirst, defaultLast
+	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		if f := strings.Fields(string(data)); len(f) == 2 {
+			a, err1 := strconv.ParseUint(f[0], 10, 16)
+			b, err2 := strconv.ParseUint(f[1], 10, 16)
+			if err1 == nil && err2 == nil && a > 0 && a <= b {
+				first, last = uint16(a), uint16(b)
+			}
+		}
+	}
+	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_reserved_ports")
+	if err != nil {
+		return first, last, nil
+	}
+	for part := range strings.SplitSeq(strings.TrimSpace(string(data)), ",") {
+		lo, hi, isRange := strings.Cut(part, "-")
+		if !isRange {
+			hi = lo
+		}
+		a, err1 := strconv.ParseUint(lo, 10, 16)
+		b, err2 := strconv.ParseUint(hi, 10, 16)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		for p := max(a, uint64(first)); p <= min(b, uint64(last)); p++ {
+			excluded = append(excluded, uint16(p))
+		}
+	}
+	return first, last, excluded
+}
+
+// EnableForwarding switches packet forwarding on in the network namespace of
+// the calling thread; changed when it was off.
+func (*Host) EnableForwarding(_ context.Context, ipv6 bool) (changed bool, err error) {
+	files := []string{"/proc/sys/net/ipv4/ip_forward"}
+	if ipv6 {
+		files = append(files, "/proc/sys/net/ipv6/conf/default/forwarding", "/proc/sys/net/ipv6/conf/all/forwarding")
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return changed, fmt.Errorf("enable forwarding: %w", err)
+		}
+		if strings.TrimSpace(string(data)) != "0" {
+			continue
+		}
+		if err := os.WriteFile(f, []byte("1\n"), 0); err != nil {
+			return changed, fmt.Errorf("enable forwarding: %w", err)
+		}
+		changed = true
+	}
+	return changed, nil
+}

@@ -1,0 +1,89 @@
+// Package portmap turns published ports into elements of the firewall's maps:
+// one element per binding, so publishing a port costs the same with one port
+// as with ten thousand. A lookup in the kernel is a hash of the packet's
+// protocol and port.
+//
+// Entry points: Sets, Maps and Forget. No state, no locks.
+package portmap
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/domain/network"
+	"github.com/orlop/orlop/internal/linux/conntrack"
+	"github.com/orlop/orlop/internal/linux/nft"
+)
+
+// Names of the maps. "any" holds ports published on every address of the host,
+// "addr" those on one address.
+const (
+	Any4  = "published_any4"
+	Any6  = "published_any6"
+	Addr4 = "published_addr4"
+	Addr6 = "published_addr6"
+)
+
+// Sets declares the maps and puts the bindings into them.
+func Sets(bindings []network.Binding) []nft.Set {
+	sets := Maps(bindings)
+	return []nft.Set{sets[Any4], sets[Any6], sets[Addr4], sets[Addr6]}
+}
+
+// Maps returns every map with the elements that the bindings are.
+func Maps(bindings []network.Binding) map[string]nft.Set {
+	four, six := []nftables.SetDatatype{nft.TypeIPv4, nft.TypeService}, []nftables.SetDatatype{nft.TypeIPv6, nft.TypeService}
+	sets := map[string]nft.Set{
+		Any4:  {Name: Any4, Key: []nftables.SetDatatype{nft.TypeProto, nft.TypeService}, Value: four},
+		Any6:  {Name: Any6, Key: []nftables.SetDatatype{nft.TypeProto, nft.TypeService}, Value: six},
+		Addr4: {Name: Addr4, Key: []nftables.SetDatatype{nft.TypeIPv4, nft.TypeProto, nft.TypeService}, Value: four},
+		Addr6: {Name: Addr6, Key: []nftables.SetDatatype{nft.TypeIPv6, nft.TypeProto, nft.TypeService}, Value: six},
+	}
+	for _, b := range bindings {
+		if !b.Translated() {
+			continue // netd carries it
+		}
+		name := Any4
+		switch {
+		case b.HostIP.Is4() && !b.HostIP.IsUnspecified():
+			name = Addr4
+		case b.HostIP.Is6() && b.HostIP.IsUnspecified():
+			name = Any6
+		case b.HostIP.Is6():
+			name = Addr6
+		}
+		s := sets[name]
+		s.Elements = append(s.Elements, element(b))
+		sets[name] = s
+	}
+	return sets
+}
+
+func element(b network.Binding) nft.Element {
+	proto := []byte{map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[b.Proto]}
+	port := binary.BigEndian.AppendUint16(nil, b.HostPort)
+	key := nft.Concat(proto, port)
+	if !b.HostIP.IsUnspecified() {
+		key = nft.Concat(b.HostIP.AsSlice(), proto, port)
+	}
+	return nft.Element{Key: key, Value: nft.Concat(b.ContainerIP.AsSlice(), binary.BigEndian.AppendUint16(nil, b.ContainerPort))}
+}
+
+// Forget makes the kernel forget UDP flows of bindings that were just added or
+// removed.
+func Forget(bindings []network.Binding) error {
+	var destinations, sources []netip.AddrPort
+	for _, b := range bindings {
+		if b.Proto == "udp" {
+			destinations = append(destinations, netip.AddrPortFrom(b.HostIP, b.HostPort))
+			sources = append(sources, netip.AddrPortFrom(b.ContainerIP, b.ContainerPort))
+		}
+	}
+	if len(destinations) == 0 {
+		return nil
+	}
+	return conntrack.ForgetUDP(destinations, sources)
+}

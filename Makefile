@@ -78,6 +78,10 @@ bench: build test-tools ## times of run and exec beside Debian's docker.io and p
 vm-test: build test-tools ## Debian's own kernel and systemd in qemu: pure cgroup v2, AppArmor
 	@scripts/vm-test.sh
 
+.PHONY: distros
+distros: ## make demo in fresh roots of Debian 12, Debian 13 and Ubuntu 24.04
+	@test/distros/run.sh
+
 .PHONY: soak
 soak: build test-tools ## long runs: 1,000 starts, daemon kills under load
 	@scripts/soak.sh

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts of this folder; sourced, never run.
 # Everything made once per machine lies in the cache, outside the repository.
 set -euo pipefail

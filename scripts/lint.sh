@@ -11,4 +11,4 @@ if ! "$lint" version 2>/dev/null | grep -q "${version#v}"; then
 	(cd "$cache" && GOFLAGS='' GOBIN=$cache/tools CGO_ENABLED=0 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version)
 fi
 "$lint" run ./...
-if command -v shellcheck >/dev/null; then shellcheck -x -S warning scripts/*.sh test/*/*.sh .ci/run; fi
+if command -v shellcheck >/dev/null; then shellcheck -x -S warning scripts/*.sh test/*/*.sh packaging/*.sh .ci/run; fi

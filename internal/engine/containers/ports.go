@@ -5,7 +5,6 @@ import (
 	"io"
 	"iter"
 	"net/netip"
-	"os"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -281,6 +280,8 @@ type Host interface {
 	MountOf(path string) (mountpoint, propagation string, err error)
 	// Processes lists the pids (of the host) in the cgroup of pid.
 	Processes(pid int) ([]int, error)
+	// PS runs ps(1) on the host.
+	PS(ctx context.Context, args []string) ([]byte, error)
 	// Stats samples the cgroup and the network namespace of pid.
 	Stats(ctx context.Context, pid int) (*containertypes.StatsResponse, error)
 }
@@ -312,6 +313,10 @@ type Volume struct {
 
 // RunDir writes files of a running container below the exec root (a tmpfs).
 type RunDir interface {
+	// Shm makes the /dev/shm of a shareable IPC namespace, size in bytes, and
+	// returns its path. DropShm undoes it; both may be repeated.
+	Shm(id string, size int64) (string, error)
+	DropShm(id string) error
 	// Write replaces a file atomically; it is not synced.
 	Write(id, name string, data []byte) error
 	// Read fails with os.ErrNotExist.
@@ -326,6 +331,15 @@ type Storage interface {
 	Describe(rootfs container.Rootfs) (*storage.DriverData, *storage.Storage)
 }
 
+// LogStream is a log being read. Next fails with io.EOF at its end.
+type LogStream interface {
+	// TTY: the container has a terminal, its output is not split in two.
+	TTY() bool
+	Next() (LogEntry, error)
+	// Close ends the reading. It may be repeated.
+	Close() error
+}
+
 // Streams is the client's side of an attached connection.
 type Streams struct {
 	// In is closed by the engine when the session ends; nil without stdin.
@@ -333,6 +347,3 @@ type Streams struct {
 	// Out and Err take the container's output; with a terminal Err is unused.
 	Out, Err io.Writer
 }
-
-// notExist is how ports of this package report missing files.
-var notExist = os.ErrNotExist

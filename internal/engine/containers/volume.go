@@ -1,0 +1,186 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+
+	"github.com/orlop/orlop/internal/domain/container"
+)
+
+// makeVolumes makes the volumes of a container that is being created, sets the
+// sources of their mounts, and returns the names of those that are new. The
+// object is not yet known to anybody else.
+func (s *Service) makeVolumes(ctx context.Context, o *object) (made []string, err error) {
+	o.saved.Mounts = slices.Clone(o.saved.Mounts)
+	for i, m := range o.saved.Mounts {
+		if m.Type != mount.TypeVolume || m.Source != "" {
+			continue
+		}
+		v, err := s.cfg.Volumes.Ensure(ctx, m.Name, m.Labels)
+		if err != nil {
+			return made, fmt.Errorf("create volume for %s: %w", m.Destination, err)
+		}
+		if v.Created {
+			made = append(made, v.Name)
+			s.tellVolume(v.Name, events.ActionCreate, map[string]string{"driver": container.LocalDriver})
+		}
+		m.Name = v.Name
+		m.Source = v.Path
+		o.saved.Mounts[i] = m
+	}
+	o.publish()
+	return made, nil
+}
+
+// fillVolumes copies what the image has at the place of a new volume into it.
+func (s *Service) fillVolumes(ctx context.Context, o *object, made []string) error {
+	var empty []container.Mount
+	for _, m := range o.saved.Mounts {
+		if m.Type == mount.TypeVolume && m.Copy && (slices.Contains(made, m.Name) || isEmpty(m.Source)) {
+			empty = append(empty, m)
+		}
+	}
+	if len(empty) == 0 {
+		return nil
+	}
+	rootfs, err := s.cfg.Store.Rootfs(ctx, o.id)
+	if err != nil {
+		return fmt.Errorf("fill volumes: %w", err)
+	}
+	if len(rootfs.Lower) == 0 {
+		return nil
+	}
+	return s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, true, func(dir string) error {
+		for _, m := range empty {
+			source, err := securejoin.SecureJoin(dir, m.Destination)
+			if err != nil {
+				return fmt.Errorf("fill volume %s: %w", m.Name, err)
+			}
+			info, err := os.Stat(source)
+			switch {
+			case errors.Is(err, os.ErrNotExist):
+				continue
+			case err != nil:
+				return fmt.Errorf("fill volume %s: %w", m.Name, err)
+			case !info.IsDir():
+				if m.Anonymous {
+					return fmt.Errorf("cannot mount volume over existing file, file exists %s", m.Destination)
+				}
+				continue
+			}
+			if err := fs.CopyDir(m.Source, source, fs.WithXAttrExclude("trusted.overlay.opaque", "trusted.overlay.origin", "trusted.overlay.impure")); err != nil {
+				return fmt.Errorf("fill volume %s: %w", m.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+func isEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
+}
+
+// dropVolumes removes the anonymous volumes of a container that is gone. One
+// that cannot be removed is logged and stays.
+func (s *Service) dropVolumes(ctx context.Context, mounts []container.Mount) {
+	for _, m := range mounts {
+		if m.Type != mount.TypeVolume || !m.Anonymous || s.volumeUsed(m.Name) {
+			continue
+		}
+		if err := s.cfg.Volumes.Remove(ctx, m.Name); err != nil && !errdefs.IsNotFound(err) {
+			s.cfg.Logger.Warn("remove anonymous volume", "volume", m.Name, "error", err)
+			continue
+		}
+		s.tellVolume(m.Name, events.ActionDestroy, map[string]string{"driver": container.LocalDriver})
+	}
+}
+
+// volumeUsed reports whether a container mounts the volume (--volumes-from).
+func (s *Service) volumeUsed(name string) bool {
+	return slices.ContainsFunc(s.objects(), func(o *object) bool {
+		return slices.ContainsFunc(o.snapshot().saved.Mounts, func(m container.Mount) bool { return m.Name == name })
+	})
+}
+
+func (s *Service) tellVolume(name string, action events.Action, attributes map[string]string) {
+	now := s.cfg.Now().UTC()
+	s.cfg.Events.Publish(events.Message{
+		Type: events.VolumeEventType, Action: action, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano(),
+		Actor: events.Actor{ID: name, Attributes: attributes},
+	})
+}
+
+// tellMounts publishes the mount (or unmount) events of a container's volumes.
+func (s *Service) tellMounts(snap *snapshot, action events.Action) {
+	for _, m := range snap.saved.Mounts {
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		attributes := map[string]string{"driver": container.LocalDriver, "container": snap.id}
+		if action == events.ActionMount {
+			attributes["destination"] = m.Destination
+			attributes["read/write"] = strconv.FormatBool(m.RW)
+			attributes["propagation"] = string(m.Propagation)
+		}
+		s.tellVolume(m.Name, action, attributes)
+	}
+}
+
+// LocalVolumes keeps volumes as folders <Root>/<name>/_data, the path that
+// users of Docker know. It implements Volumes.
+type LocalVolumes struct {
+	// Root is <data-root>/volumes.
+	Root string
+	// NewID draws the names of anonymous volumes: 64 hexadecimal digits.
+	NewID func() string
+}
+
+// Ensure implements Volumes.
+func (v LocalVolumes) Ensure(_ context.Context, name string, _ map[string]string) (Volume, error) {
+	vol := Volume{Name: name, Anonymous: name == ""}
+	if name == "" {
+		vol.Name = v.NewID()
+	} else if err := container.ValidateVolumeName(name); err != nil {
+		return vol, invalid("%v", err)
+	}
+	if err := os.MkdirAll(v.Root, 0o701); err != nil {
+		return vol, fmt.Errorf("create volume %s: %w", vol.Name, err)
+	}
+	vol.Path = filepath.Join(v.Root, vol.Name, "_data")
+	err := os.Mkdir(filepath.Dir(vol.Path), 0o701)
+	vol.Created = err == nil
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return vol, fmt.Errorf("create volume %s: %w", vol.Name, err)
+	}
+	if err := os.Mkdir(vol.Path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return vol, fmt.Errorf("create volume %s: %w", vol.Name, err)
+	}
+	return vol, nil
+}
+
+// Remove implements Volumes.
+func (v LocalVolumes) Remove(_ context.Context, name string) error {
+	if err := container.ValidateVolumeName(name); err != nil {
+		return invalid("%v", err)
+	}
+	dir := filepath.Join(v.Root, name)
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		return withText(errdefs.ErrNotFound, "get %s: no such volume", name)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	return nil
+}

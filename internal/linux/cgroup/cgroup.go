@@ -11,15 +11,16 @@
 // execute the application writes "0" into the files of JoinFiles; on v2 the
 // process is cloned into DirFD.
 //
-// A Manager is safe for concurrent use; its only lock guards its warnings
-// and is never held over a file operation.
+// A Manager is safe for concurrent use; its only lock guards its warnings and
+// directories' names and is never held over a file operation.
 package cgroup
 
 import (
 	"context"
 	"os"
+	"path"
+	"strings"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -27,7 +28,8 @@ import (
 type Config struct {
 	// Path is the OCI cgroupsPath. With the cgroupfs driver an absolute path
 	// is below the mounted hierarchies' roots, a relative one below the
-	// caller's own group. With Systemd it is "slice:prefix:name".
+	// caller's own group (beside it on v2). With Systemd it is
+	// "slice:prefix:name"; an empty slice is system.slice.
 	Path string
 	// Systemd asks systemd (over D-Bus) for a transient scope instead of
 	// making the directories.
@@ -35,6 +37,9 @@ type Config struct {
 	// Root is where cgroup file systems are looked for; empty is what
 	// /proc/self/mountinfo says.
 	Root string
+	// Parent is set for a group that only holds others: its devices are not
+	// limited. On v1 nothing below it could have more than it has.
+	Parent bool
 }
 
 // Manager is one control group in every hierarchy of the host.
@@ -57,8 +62,13 @@ type Manager interface {
 	DirFD() (*os.File, error)
 	// AddProcess moves a running process. Slow, see the package comment.
 	AddProcess(pid int) error
-	// Sub is the group of one exec: a child group on v2 (Create it, Remove it),
-	// the same group on v1, where its Remove does nothing.
+	// Joined tells that the first process is in the group. A scope of systemd
+	// cannot be empty, so Create puts a placeholder there, which ends now.
+	// Without Systemd it does nothing.
+	Joined() error
+	// Sub is the group of one exec: a child group on v2 (Create it, Remove it).
+	// On v1 it is the same group, and what would change it (Create, Set,
+	// Freeze, Kill, Remove) does nothing.
 	Sub(name string) Manager
 	// Freeze stops every process and returns when they stand, or undoes it
 	// when ctx ends first. Thaw lets them run.
@@ -90,7 +100,42 @@ type Manager interface {
 }
 
 // New finds the hierarchies and returns the manager of a group. Nothing is
-// created.
+// created. The class is InvalidArgument for a malformed path, NotImplemented on
+// a host without cgroups.
 func New(c Config) (Manager, error) {
-	return nil, errdefs.ErrNotImplemented
+	hs, err := find(c.Root)
+	if err != nil {
+		return nil, err
+	}
+	return newGroup(c, hs)
+}
+
+func newGroup(c Config, hs []hierarchy) (*group, error) {
+	if strings.ContainsAny(c.Path, "\x00\n") {
+		return nil, invalid("cgroup path %q has a control character", c.Path)
+	}
+	g := &group{config: c, whole: !c.Parent, pure: hs[0].v2}
+	name, absolute := c.Path, path.IsAbs(c.Path)
+	if c.Systemd {
+		s, err := parseScope(c.Path)
+		if err != nil {
+			return nil, err
+		}
+		g.scope, name, absolute = s, s.group(), true
+	}
+	if path.Join("/", name) == "/" {
+		return nil, invalid("cgroup path %q names no group", c.Path)
+	}
+	for i := range hs {
+		h := &hs[i]
+		p := place{h, h.absolute(name)}
+		if !absolute {
+			p.dir = h.relative(name)
+		}
+		if g.whole && h.has("devices") {
+			p.dir = findDevicesV1(&p)
+		}
+		g.places = append(g.places, p)
+	}
+	return g, nil
 }

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+
+	"github.com/moby/moby/client"
+	mobysignal "github.com/moby/sys/signal"
+)
+
+// forwardSignals sends every signal this process gets to the container's process, until stop is called. Signals that
+// speak of this process (a child's end, a closed pipe, the Go runtime's own) stay here.
+func forwardSignals(ctx context.Context, api *client.Client, container string) (stop func()) {
+	ch := make(chan os.Signal, 128)
+	signal.Notify(ch)
+	done := make(chan struct{})
+	// The caller's own end must not keep the last signal from arriving.
+	ctx = context.WithoutCancel(ctx)
+	go func() {
+		for {
+			select {
+			case sig := <-ch:
+				name := signalName(sig)
+				if name == "" || stays(sig) {
+					continue
+				}
+				if _, err := api.ContainerKill(ctx, container, client.ContainerKillOptions{Signal: name}); err != nil {
+					slog.Debug("forward signal", "signal", name, "error", err)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(ch); close(done) }
+}
+
+// signalName is the name without SIG. Of two names for one number the shorter, and of equally long ones the first, is
+// taken, so that it is always the same.
+func signalName(sig os.Signal) string {
+	best := ""
+	for name, number := range mobysignal.SignalMap {
+		if number == sig && (best == "" || len(name) < len(best) || len(name) == len(best) && name < best) {
+			best = name
+		}
+	}
+	return best
+}

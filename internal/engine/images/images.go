@@ -74,16 +74,16 @@ type Layers interface {
 	Sizes(ctx context.Context, chain digest.Digest) ([]int64, error)
 	// Dirs are the folders of the chain, the topmost first. ErrNotFound.
 	Dirs(ctx context.Context, chain digest.Digest) ([]string, error)
+	// Decompress returns the tar inside r, whatever it is compressed with.
+	// The caller closes it; r stays its own.
+	Decompress(r io.Reader) (io.ReadCloser, error)
 	// Label is the name and value of the label that keeps the chain alive for
 	// as long as the content it is set on.
 	Label(chain digest.Digest) (name, value string)
 }
 
 // Use is a container that stands on an image.
-type Use struct {
-	ContainerID string
-	Running     bool
-}
+type Use = image.ContainerUse
 
 // Image is a resolved image: one platform of a reference's target.
 type Image struct {

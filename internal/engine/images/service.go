@@ -3,20 +3,20 @@ package images
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	c8dimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/errdefs"
-	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/platforms"
+	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/orlop/orlop/internal/domain/image"
+	"golang.org/x/sync/semaphore"
 )
 
 // Config of a Service.
@@ -26,8 +26,14 @@ type Config struct {
 	Content   content.Store
 	Images    c8dimages.Store
 	Leases    leases.Manager
-	Layers    Layers
-	Registry  OpenRepository
+	// Tx runs fn in one write transaction that Images and Leases take part in
+	// through its context.
+	Tx func(ctx context.Context, fn func(ctx context.Context) error) error
+	// Lease protects what is made with its context until end is called; a
+	// daemon that dies meanwhile leaves nothing of it.
+	Lease    func(ctx context.Context, id string) (leased context.Context, end func() error, err error)
+	Layers   Layers
+	Registry OpenRepository
 	// Events may be nil.
 	Events Publisher
 	// InUse lists the containers that stand on an image; nil is none.
@@ -35,12 +41,18 @@ type Config struct {
 	// Released is called after references were removed: what is kept for
 	// images without containers may go, and garbage be collected. May be nil.
 	Released func(ctx context.Context) error
+	// Driver is the name of the storage driver in inspect; default overlay2.
+	Driver string
 	// Platform of this host; the zero value is probed.
 	Platform ocispec.Platform
-	// MaxDownloads bounds concurrent blob downloads of the engine; default 3.
+	// MaxDownloads bounds concurrent blob downloads of the engine; default 3
+	// (Docker's max-concurrent-downloads).
 	MaxDownloads int
 	// MaxUploads bounds concurrent uploads; default 5.
 	MaxUploads int
+	// PartialFor is how long what a failed pull has brought is kept for the
+	// next try; default 24 h.
+	PartialFor time.Duration
 	// Now and NewID (64 hex digits) are required.
 	Now    func() time.Time
 	NewID  func() string
@@ -49,49 +61,95 @@ type Config struct {
 
 // Service is the use cases. It is safe for concurrent use.
 type Service struct {
-	cfg   Config
+	cfg       Config
+	downloads *semaphore.Weighted
+	uploads   *semaphore.Weighted
+
+	// names is held by whoever changes references.
 	names sync.Mutex
-	mu    sync.Mutex
+
+	mu sync.Mutex
+	// opened caches what manifests say, by digest: it never changes.
+	opened map[digest.Digest]*bundle
+	// pulling are the pulls under way, by what they pull.
+	pulling map[string]chan struct{}
+	pruning bool
 }
 
 // New checks cfg and makes a Service; it starts nothing.
 func New(cfg Config) (*Service, error) {
-	if cfg.Namespace == "" || cfg.Content == nil || cfg.Images == nil || cfg.Leases == nil || cfg.Layers == nil || cfg.Now == nil || cfg.NewID == nil {
+	switch {
+	case cfg.Namespace == "", cfg.Content == nil, cfg.Images == nil, cfg.Leases == nil, cfg.Tx == nil, cfg.Lease == nil,
+		cfg.Layers == nil, cfg.Registry == nil, cfg.Now == nil, cfg.NewID == nil:
 		return nil, errors.New("images: incomplete configuration")
 	}
-	return &Service{cfg: cfg}, nil
+	if cfg.MaxDownloads <= 0 {
+		cfg.MaxDownloads = 3
+	}
+	if cfg.MaxUploads <= 0 {
+		cfg.MaxUploads = 5
+	}
+	if cfg.PartialFor <= 0 {
+		cfg.PartialFor = 24 * time.Hour
+	}
+	if cfg.Driver == "" {
+		cfg.Driver = "overlay2"
+	}
+	if cfg.Platform.OS == "" {
+		cfg.Platform = platforms.DefaultSpec()
+	}
+	if cfg.InUse == nil {
+		cfg.InUse = func(digest.Digest) []Use { return nil }
+	}
+	if cfg.Released == nil {
+		cfg.Released = func(context.Context) error { return nil }
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{
+		cfg:       cfg,
+		downloads: semaphore.NewWeighted(int64(cfg.MaxDownloads)),
+		uploads:   semaphore.NewWeighted(int64(cfg.MaxUploads)),
+		opened:    map[digest.Digest]*bundle{},
+		pulling:   map[string]chan struct{}{},
+	}, nil
 }
 
-func (s *Service) Resolve(ctx context.Context, ref string, platform *ocispec.Platform) (Image, error) {
-	return Image{}, errdefs.ErrNotImplemented
+func (s *Service) context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, s.cfg.Namespace)
 }
-func (s *Service) Pull(ctx context.Context, opts PullOptions) error { return errdefs.ErrNotImplemented }
-func (s *Service) Push(ctx context.Context, opts PushOptions) error { return errdefs.ErrNotImplemented }
-func (s *Service) Load(ctx context.Context, r io.Reader, opts LoadOptions) error {
-	return errdefs.ErrNotImplemented
+
+// publish tells what happened to an image; actor is what events show as its id.
+func (s *Service) publish(action events.Action, actor, name string, labels map[string]string) {
+	if s.cfg.Events == nil {
+		return
+	}
+	attributes := map[string]string{}
+	maps.Copy(attributes, labels)
+	if name != "" {
+		attributes["name"] = name
+	}
+	now := s.cfg.Now()
+	s.cfg.Events.Publish(events.Message{
+		Type: events.ImageEventType, Action: action, Scope: "local",
+		Actor: events.Actor{ID: actor, Attributes: attributes},
+		Time:  now.Unix(), TimeNano: now.UnixNano(),
+	})
 }
-func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, opts SaveOptions) error {
-	return errdefs.ErrNotImplemented
+
+// platformOr returns the platform asked for, or this host's.
+func (s *Service) platformOr(p *ocispec.Platform) ocispec.Platform {
+	if p == nil {
+		return s.cfg.Platform
+	}
+	return platforms.Normalize(*p)
 }
-func (s *Service) Import(ctx context.Context, opts ImportOptions) (digest.Digest, error) {
-	return "", errdefs.ErrNotImplemented
+
+// released lets the store free what nothing refers to any more. That the space
+// is not free yet is no reason to fail what was done.
+func (s *Service) released(ctx context.Context) {
+	if err := s.cfg.Released(context.WithoutCancel(ctx)); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "cannot free the space of removed images yet", "error", err)
+	}
 }
-func (s *Service) Tag(ctx context.Context, source, repo, tag string) error {
-	return errdefs.ErrNotImplemented
-}
-func (s *Service) List(ctx context.Context, opts ListOptions) ([]imagetypes.Summary, error) {
-	return nil, errdefs.ErrNotImplemented
-}
-func (s *Service) Inspect(ctx context.Context, ref string, opts InspectOptions) (imagetypes.InspectResponse, error) {
-	return imagetypes.InspectResponse{}, errdefs.ErrNotImplemented
-}
-func (s *Service) Remove(ctx context.Context, ref string, opts RemoveOptions) ([]imagetypes.DeleteResponse, error) {
-	return nil, errdefs.ErrNotImplemented
-}
-func (s *Service) History(ctx context.Context, ref string, platform *ocispec.Platform) ([]imagetypes.HistoryResponseItem, error) {
-	return nil, errdefs.ErrNotImplemented
-}
-func (s *Service) Prune(ctx context.Context, filters image.Filters) (imagetypes.PruneReport, error) {
-	return imagetypes.PruneReport{}, errdefs.ErrNotImplemented
-}
-func (s *Service) Count(ctx context.Context) (int, error) { return 0, errdefs.ErrNotImplemented }

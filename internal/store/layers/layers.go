@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -71,6 +72,10 @@ func New(cfg Config) (*Store, error) {
 func (s *Store) Label(chain digest.Digest) (name, value string) {
 	return "containerd.io/gc.ref.snapshot." + s.cfg.Name, chain.String()
 }
+
+// Decompress is the function of that name, for those who hold the store as an
+// interface.
+func (s *Store) Decompress(r io.Reader) (io.ReadCloser, error) { return Decompress(r) }
 
 // Has reports whether the chain is unpacked. The chain of no layers is.
 func (s *Store) Has(ctx context.Context, chain digest.Digest) (bool, error) {

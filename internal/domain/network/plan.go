@@ -130,9 +130,10 @@ func (n Names) Empty() bool { return !n.DNS && len(n.Known) == 0 && len(n.Ports)
 
 // NetworkNames are a sandbox's names on one network.
 type NetworkNames struct {
-	NetworkID string
-	Names     []string
-	Addrs     []netip.Addr
+	NetworkID, NetworkName string
+	// Names, the container's own first.
+	Names []string
+	Addrs []netip.Addr
 }
 
 // EndpointSettings is an endpoint as inspect shows it; asked is what the

@@ -251,7 +251,7 @@ func PortMap(exposed networktypes.PortSet, bindings []Binding) networktypes.Port
 // kernel cannot translate them: the families differ, or the host address
 // includes [::1] (IPv6 has no route_localnet).
 func (b Binding) Relayed() bool {
-	return b.HostIP.Is6() && (b.ContainerIP.Is4() || b.HostIP.IsUnspecified() || b.HostIP.IsLoopback())
+	return b.HostIP.Is4() != b.ContainerIP.Is4() || b.HostIP.Is6() && (b.HostIP.IsUnspecified() || b.HostIP.IsLoopback())
 }
 
 // Translated reports whether the firewall translates the binding.

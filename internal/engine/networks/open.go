@@ -626,7 +626,7 @@ func (s *Service) names(sb *sandbox) network.Names {
 		if len(ep.DNSNames) == 0 {
 			continue
 		}
-		known := network.NetworkNames{NetworkID: ep.NetworkID, Names: ep.DNSNames}
+		known := network.NetworkNames{NetworkID: ep.NetworkID, NetworkName: ep.NetworkName, Names: ep.DNSNames}
 		for _, p := range []netip.Prefix{ep.IPv4, ep.IPv6} {
 			if p.IsValid() {
 				known.Addrs = append(known.Addrs, p.Addr())

@@ -52,10 +52,11 @@ type Upstream struct {
 // Name is a name of the sandbox on one network.
 type Name struct {
 	Network string `json:"network"`
-	// Names without trailing dot, lower case; the first one is what a reverse
-	// look-up answers.
-	Names []string     `json:"names"`
-	Addrs []netip.Addr `json:"addrs"`
+	// Names without trailing dot, lower case.
+	Names []string `json:"names"`
+	// Reverse is what a look-up of an address answers.
+	Reverse string       `json:"reverse,omitempty"`
+	Addrs   []netip.Addr `json:"addrs"`
 }
 
 // Port is a published port: a reservation, and a relay where the kernel

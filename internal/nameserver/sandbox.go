@@ -1,0 +1,300 @@
+package nameserver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/netns"
+	"github.com/orlop/orlop/internal/linux/nft"
+	"github.com/orlop/orlop/internal/nameserver/table"
+)
+
+// sandbox is one container that netd answers names for, or about. Guarded by
+// Server.mu; the descriptors are changed under applyMu only.
+type sandbox struct {
+	rec table.Sandbox
+	// ns, udp and tcp are set while a server runs inside. They keep the
+	// namespace alive, so they are let go when the container's process ends.
+	ns       *netns.NS
+	udp, tcp int
+	pidfd    int
+	dead     bool
+}
+
+func (sb *sandbox) serving() bool { return sb.udp >= 0 }
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// swapSandbox brings one sandbox to its record; nil takes it away. ns is
+// consumed.
+func (s *Server) swapSandbox(id string, rec *table.Sandbox, ns *netns.NS) error {
+	s.mu.Lock()
+	sb := s.sandboxes[id]
+	s.mu.Unlock()
+	if rec == nil || rec.DNS == nil && len(rec.Names) == 0 {
+		if ns != nil {
+			ns.Close()
+		}
+		if sb != nil {
+			s.mu.Lock()
+			delete(s.sandboxes, id)
+			s.names.remove(id)
+			s.mu.Unlock()
+			s.stopServing(sb)
+		}
+		return nil
+	}
+	if sb == nil {
+		sb = &sandbox{udp: -1, tcp: -1, pidfd: -1}
+	}
+	s.mu.Lock()
+	s.sandboxes[id] = sb
+	sb.rec = *rec
+	if !sb.dead {
+		s.names.set(*rec)
+	}
+	s.mu.Unlock()
+
+	if rec.Pid > 0 && sb.pidfd < 0 && !sb.dead {
+		if err := s.watch(id, sb); err != nil {
+			if ns != nil {
+				ns.Close()
+			}
+			if errors.Is(err, errEnded) {
+				s.ended(id, sb)
+				return nil
+			}
+			return err
+		}
+	}
+	switch {
+	case rec.DNS == nil || sb.dead || sb.serving():
+		if ns != nil {
+			ns.Close()
+		}
+		if rec.DNS == nil && sb.serving() {
+			s.stopServers(sb)
+		}
+		return nil
+	case ns == nil && rec.Pid > 0:
+		var err error
+		if ns, err = netns.OfPid(rec.Pid); err != nil {
+			return err
+		}
+	case ns == nil:
+		return fmt.Errorf("sandbox %s has neither a namespace nor a process", id)
+	}
+	return s.startServers(sb, ns)
+}
+
+// errEnded: the process of a record is not there any more.
+var errEnded = errors.New("the container's process has ended")
+
+// watch has the end of the container's process let go of its namespace.
+func (s *Server) watch(id string, sb *sandbox) error {
+	fd, err := unix.PidfdOpen(sb.rec.Pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return errEnded
+	}
+	if err != nil {
+		return fmt.Errorf("watch process %d: %w", sb.rec.Pid, err)
+	}
+	// The number may belong to another process by now.
+	if start, err := startTime(sb.rec.Pid); sb.rec.PidStart != 0 && (err != nil || start != sb.rec.PidStart) {
+		unix.Close(fd)
+		return errEnded
+	}
+	sb.pidfd = fd
+	return s.reactor.add(fd, func() {
+		// The reactor must not wait for applyMu.
+		s.reactor.remove(fd)
+		s.busy.Add(1)
+		go func() {
+			defer s.busy.Done()
+			s.applyMu.Lock()
+			defer s.applyMu.Unlock()
+			s.mu.Lock()
+			current := s.sandboxes[id] == sb && sb.pidfd == fd
+			s.mu.Unlock()
+			if current {
+				s.ended(id, sb)
+			}
+		}()
+	})
+}
+
+// ended: the container is gone, so are its names; its ports stay reserved
+// until the daemon says otherwise, because it may be about to start it again.
+func (s *Server) ended(id string, sb *sandbox) {
+	s.mu.Lock()
+	sb.dead = true
+	s.names.remove(id)
+	s.mu.Unlock()
+	s.stopServing(sb)
+}
+
+// startTime is field 22 of /proc/<pid>/stat.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the command's name in parentheses and may hold both.
+	rest := data[bytes.LastIndexByte(data, ')')+1:]
+	fields := bytes.Fields(rest)
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("read start time of process %d: too few fields", pid)
+	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}
+
+// startServers makes the two sockets inside and has port 53 lead to them. ns is
+// consumed.
+func (s *Server) startServers(sb *sandbox, ns *netns.NS) error {
+	udp, tcp := -1, -1
+	err := ns.Do(func() error {
+		var err error
+		if udp, tcp, err = listenDNS(); err != nil {
+			return err
+		}
+		return redirect(portOf(udp), portOf(tcp))
+	})
+	if err != nil {
+		closeAll(valid(udp, tcp))
+		ns.Close()
+		return fmt.Errorf("serve names in sandbox %s: %w", sb.rec.ID, err)
+	}
+	return s.serveSockets(sb, ns, udp, tcp)
+}
+
+// serveSockets serves on sockets that were made or taken over.
+func (s *Server) serveSockets(sb *sandbox, ns *netns.NS, udp, tcp int) error {
+	s.mu.Lock()
+	sb.ns, sb.udp, sb.tcp = ns, udp, tcp
+	s.mu.Unlock()
+	return errors.Join(
+		s.reactor.add(udp, func() { s.readQuestions(sb, udp) }),
+		s.reactor.add(tcp, func() { s.acceptQuestions(sb, tcp) }),
+	)
+}
+
+func valid(fds ...int) []int {
+	var out []int
+	for _, fd := range fds {
+		if fd >= 0 {
+			out = append(out, fd)
+		}
+	}
+	return out
+}
+
+// stopServing lets go of everything that is inside the sandbox.
+func (s *Server) stopServing(sb *sandbox) {
+	s.stopServers(sb)
+	s.mu.Lock()
+	fd := sb.pidfd
+	sb.pidfd = -1
+	s.mu.Unlock()
+	if fd >= 0 {
+		s.reactor.closeFD(fd)
+	}
+}
+
+func (s *Server) stopServers(sb *sandbox) {
+	s.mu.Lock()
+	ns, udp, tcp := sb.ns, sb.udp, sb.tcp
+	sb.ns, sb.udp, sb.tcp = nil, -1, -1
+	s.mu.Unlock()
+	for _, fd := range valid(udp, tcp) {
+		s.reactor.closeFD(fd)
+	}
+	if ns != nil {
+		if err := ns.Close(); err != nil {
+			s.log.Warn("let go of sandbox", "container", sb.rec.ID, "error", err)
+		}
+	}
+}
+
+// resolver is the address inside the sandbox; 53 leads to a port the kernel
+// chooses, so that a DNS server in the container can have its own port 53.
+var resolver = [4]byte{127, 0, 0, 11}
+
+func listenDNS() (udp, tcp int, err error) {
+	open := func(kind int) (int, error) {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return -1, err
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: resolver}); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
+	}
+	if udp, err = open(unix.SOCK_DGRAM); err != nil {
+		return -1, -1, err
+	}
+	if tcp, err = open(unix.SOCK_STREAM); err == nil {
+		err = unix.Listen(tcp, 128)
+	}
+	if err != nil {
+		closeAll(valid(udp, tcp))
+		return -1, -1, err
+	}
+	return udp, tcp, nil
+}
+
+func portOf(fd int) uint16 {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0
+	}
+	return addrPort(sa).Port()
+}
+
+// redirectTable is the table inside a sandbox.
+const redirectTable = "orlop-resolver"
+
+// redirect has 127.0.0.11:53 lead to our sockets, in the namespace of the
+// calling thread. A table made by an earlier netd is replaced.
+func redirect(udp, tcp uint16) error {
+	c, err := nft.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	accept := nftables.ChainPolicyAccept
+	return c.Transact(func(n *nftables.Conn) error {
+		t := &nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4}
+		n.AddTable(t)
+		n.DelTable(t)
+		n.AddTable(t)
+		ch := n.AddChain(&nftables.Chain{
+			Name: "output", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
+			Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
+		})
+		for proto, port := range map[byte]uint16{unix.IPPROTO_UDP: udp, unix.IPPROTO_TCP: tcp} {
+			n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: resolver[:]},
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 53}},
+				&expr.Immediate{Register: 1, Data: resolver[:]},
+				&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, port)},
+				&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
+			}})
+		}
+		return nil
+	})
+}

@@ -1,0 +1,222 @@
+package nameserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/netns"
+	"github.com/orlop/orlop/internal/nameserver/table"
+)
+
+// handOver gives every socket to a successor and reports whether it took them;
+// then this process only finishes what it has begun. While the sockets are
+// under way nobody reads from them: questions and connections wait in the
+// kernel for one or two milliseconds, none is lost. When the successor fails
+// before it says that it is ready, this process goes on.
+func (s *Server) handOver(c *table.Conn) bool {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+	s.reactor.pause()
+	err := s.sendSockets(c)
+	if err == nil {
+		var req table.Request
+		var fds []int
+		fds, err = c.Receive(&req)
+		closeAll(fds)
+		if err == nil && req.Op != table.OpReady {
+			err = fmt.Errorf("the successor says %q", req.Op)
+		}
+	}
+	if err != nil {
+		s.log.Error("hand over to successor", "error", err)
+		s.reactor.unpause()
+		return false
+	}
+	s.log.Info("handed over to successor")
+	s.quit()
+	return true
+}
+
+// sendSockets sends the inventory in messages that carry not too many
+// descriptors.
+func (s *Server) sendSockets(c *table.Conn) error {
+	control, err := s.control.File()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	items := []table.Item{{Kind: table.ItemControl}}
+	fds := []int{int(control.Fd())}
+	add := func(item table.Item, fd int) {
+		items = append(items, item)
+		fds = append(fds, fd)
+	}
+	s.sessionsMu.Lock()
+	s.mu.Lock()
+	for _, p := range s.ports {
+		tp := p.Port
+		add(table.Item{Kind: table.ItemPort, Sandbox: p.owner, Port: &tp}, p.fd)
+		for key, ses := range p.sessions {
+			add(table.Item{
+				Kind: table.ItemSession, Port: &table.Port{Proto: tp.Proto, HostIP: tp.HostIP, HostPort: tp.HostPort},
+				Client: key.client.String(), Local: key.local.String(),
+			}, ses.fd)
+		}
+	}
+	for id, sb := range s.sandboxes {
+		if sb.serving() {
+			add(table.Item{Kind: table.ItemNetNS, Sandbox: id}, int(sb.ns.Fd()))
+			add(table.Item{Kind: table.ItemDNSUDP, Sandbox: id}, sb.udp)
+			add(table.Item{Kind: table.ItemDNSTCP, Sandbox: id}, sb.tcp)
+		}
+	}
+	s.mu.Unlock()
+	s.sessionsMu.Unlock()
+	for len(items) > 0 {
+		n := min(len(items), table.MaxFiles)
+		if err := c.Send(table.Reply{Items: items[:n], More: n < len(items)}, fds[:n]...); err != nil {
+			return err
+		}
+		items, fds = items[n:], fds[n:]
+	}
+	return nil
+}
+
+// takeOver gets the sockets of the netd that runs, if one does. The connection
+// is returned: the predecessor waits on it to hear that we are ready.
+func (s *Server) takeOver() (*table.Conn, error) {
+	c, err := table.Dial(s.cfg.Socket)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Send(table.Request{Op: table.OpTakeOver}); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	got := inherited{}
+	for {
+		var reply table.Reply
+		fds, err := c.Receive(&reply)
+		if err == nil && len(fds) != len(reply.Items) {
+			err = fmt.Errorf("%d sockets for %d items", len(fds), len(reply.Items))
+		}
+		if err != nil {
+			closeAll(fds)
+			return nil, errors.Join(err, c.Close())
+		}
+		for i, item := range reply.Items {
+			got.add(item, fds[i])
+		}
+		if !reply.More {
+			break
+		}
+	}
+	if err := s.inherit(got); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// inherited are the sockets of a predecessor.
+type inherited struct {
+	control  int
+	ports    map[portKey]heir
+	sessions map[portKey][]heir
+	servers  map[string]*[3]int // namespace, udp, tcp
+}
+
+type heir struct {
+	item table.Item
+	fd   int
+}
+
+func (g *inherited) add(item table.Item, fd int) {
+	if g.ports == nil {
+		g.ports, g.sessions, g.servers = map[portKey]heir{}, map[portKey][]heir{}, map[string]*[3]int{}
+	}
+	server := func(i int) {
+		if g.servers[item.Sandbox] == nil {
+			g.servers[item.Sandbox] = &[3]int{-1, -1, -1}
+		}
+		g.servers[item.Sandbox][i] = fd
+	}
+	switch item.Kind {
+	case table.ItemControl:
+		g.control = fd
+	case table.ItemPort:
+		g.ports[keyOf(*item.Port)] = heir{item, fd}
+	case table.ItemSession:
+		g.sessions[keyOf(*item.Port)] = append(g.sessions[keyOf(*item.Port)], heir{item, fd})
+	case table.ItemNetNS:
+		server(0)
+	case table.ItemDNSUDP:
+		server(1)
+	case table.ItemDNSTCP:
+		server(2)
+	default: // of a newer release: not needed by us
+		unix.Close(fd)
+	}
+}
+
+// inherit serves on the sockets of a predecessor; the table, read afterwards,
+// adds what is new and removes what is gone.
+func (s *Server) inherit(g inherited) error {
+	f := os.NewFile(uintptr(g.control), "control")
+	l, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	control, ok := l.(*net.UnixListener)
+	if !ok {
+		return errors.New("control socket: it is not a unix socket")
+	}
+	control.SetUnlinkOnClose(false)
+	s.control = control
+	for key, h := range g.ports {
+		p := &port{Port: *h.item.Port, owner: h.item.Sandbox, fd: h.fd}
+		s.mu.Lock()
+		s.ports[key] = p
+		s.own(p.owner, key)
+		s.mu.Unlock()
+		if err := s.open(p); err != nil {
+			return err
+		}
+		s.sessionsMu.Lock()
+		for _, hs := range g.sessions[key] {
+			client, err1 := netip.ParseAddrPort(hs.item.Client)
+			local, err2 := netip.ParseAddrPort(hs.item.Local)
+			err := errors.Join(err1, err2)
+			if err == nil {
+				err = s.addSession(p, &session{key: sessionKey{client, local}, fd: hs.fd, used: s.now()})
+			}
+			if err != nil {
+				unix.Close(hs.fd)
+				s.log.Warn("take over UDP client", "error", err)
+			}
+		}
+		s.sessionsMu.Unlock()
+	}
+	for id, fds := range g.servers {
+		rec, err := s.dir.Read(id)
+		if err != nil || len(valid(fds[:]...)) != 3 {
+			closeAll(valid(fds[:]...))
+			continue // the table, or a new server, decides
+		}
+		sb := &sandbox{rec: rec, udp: -1, tcp: -1, pidfd: -1}
+		s.mu.Lock()
+		s.sandboxes[id] = sb
+		s.mu.Unlock()
+		if err := s.serveSockets(sb, netns.FromFd(uintptr(fds[0])), fds[1], fds[2]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

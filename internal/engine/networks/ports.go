@@ -9,6 +9,9 @@ import (
 	"github.com/orlop/orlop/internal/domain/network"
 )
 
+// Handle is an open network namespace.
+type Handle = network.Handle
+
 // Driver makes bridges and sandboxes in the kernel. Methods are safe for
 // concurrent use and may be repeated.
 type Driver interface {

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -142,4 +143,23 @@ func ParseOptions(list []string) (Options, error) {
 // combine applies a after what is set and cleared already: the last one wins.
 func combine(set, clear uint64, a attr) (uint64, uint64) {
 	return set&^a.clear | a.set, clear&^a.set | a.clear
+}
+
+// OptionNames lists, sorted, every option that ParseOptions knows itself.
+func OptionNames() []string {
+	names := []string{"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"}
+	for name := range attrs {
+		names = append(names, name)
+		if name != "defaults" {
+			names = append(names, "r"+name)
+		}
+	}
+	for name := range supers {
+		names = append(names, name)
+	}
+	for name := range propagations {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }

@@ -1,0 +1,209 @@
+package initproc
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/runtime/rootfs"
+)
+
+// Kind says what a frame between the parent and a stage means:
+//
+//	parent                      stage
+//	  ── Configure (fds: join) ──▶
+//	  ◀── Warn text ──            any time
+//	  ◀── HooksDue ──             root is mounted, not yet entered
+//	  ── HooksDone ──▶            only after HooksDue
+//	  ◀── Console number (fd) ──  only with a terminal
+//	  ◀── Waiting ──              only with a gate: ready to be started
+//	  ◀── Listener fd ──          only with a notifying seccomp filter
+//	  ── ListenerDone ──▶
+//	  ◀── Ready ──                nothing but execve is left
+//	  ◀── end of file ──          execve succeeded, if Ready was seen
+//	  ◀── Failed code text ──     the end, instead of the rest
+type Kind uint8
+
+// The kinds of frames.
+const (
+	Configure Kind = iota + 1
+	Warn
+	HooksDue
+	HooksDone
+	Console
+	Waiting
+	Listener
+	ListenerDone
+	Ready
+	Failed
+)
+
+// Config is what a stage has to do.
+type Config struct {
+	// Exec: the namespaces are a running container's; only Process matters of
+	// the specification.
+	Exec bool   `json:"exec,omitempty"`
+	ID   string `json:"id"`
+	// Bundle is where relative paths of Spec start.
+	Bundle string `json:"bundle"`
+	// Spec without what the parent does itself: Linux.Seccomp, Linux.Resources.
+	Spec    *specs.Spec     `json:"spec,omitempty"`
+	Process *specs.Process  `json:"process,omitempty"`
+	Overlay *rootfs.Overlay `json:"overlay,omitempty"`
+	// Seccomp is the compiled filter.
+	Seccomp []byte `json:"seccomp,omitempty"`
+	// Root is the descriptor of a detached mount made by the parent, or -1.
+	Root int `json:"root"`
+	// Prepared are descriptors of detached mounts, by index of Spec.Mounts.
+	Prepared map[int]int `json:"prepared,omitempty"`
+	// Extra is the number of descriptors from 3 on that the application gets.
+	Extra int `json:"extra,omitempty"`
+	// Gate is the descriptor of the reading end of the start fifo, or -1.
+	Gate int `json:"gate"`
+	// Cgroups maps controllers to folders, for mounts of type cgroup.
+	Cgroups map[string]string `json:"cgroups,omitempty"`
+	// State is what hooks get.
+	State *specs.State `json:"state,omitempty"`
+	// RuntimeHooks: stop for hooks that the parent runs.
+	RuntimeHooks bool `json:"runtimeHooks,omitempty"`
+	NewNetNS     bool `json:"newNetNS,omitempty"`
+	CgroupNS     bool `json:"cgroupNS,omitempty"`
+	UserNS       bool `json:"userNS,omitempty"`
+	// DenySetgroups: the user namespace forbids setgroups(2).
+	DenySetgroups bool `json:"denySetgroups,omitempty"`
+	NoPivot       bool `json:"noPivot,omitempty"`
+	NoNewKeyring  bool `json:"noNewKeyring,omitempty"`
+}
+
+// Failure is the payload of Failed.
+type Failure struct {
+	Code int    `json:"code"`
+	Text string `json:"text"`
+}
+
+// maxFrame bounds a frame's payload: a configuration of 32 MiB is refused
+// before, so nothing longer is real.
+const maxFrame = 64 << 20
+
+// Conn is one end of the socket between parent and stage. Not for concurrent use.
+type Conn struct{ fd int }
+
+// NewConn wraps a connected SOCK_STREAM unix socket; it stays the caller's.
+func NewConn(fd int) *Conn { return &Conn{fd: fd} }
+
+// Send writes a frame with descriptors beside it.
+func (c *Conn) Send(k Kind, payload []byte, fds ...int) error {
+	head := make([]byte, 5, 5+len(payload))
+	head[0] = byte(k)
+	binary.LittleEndian.PutUint32(head[1:], uint32(len(payload)))
+	b := append(head, payload...)
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	for len(b) > 0 {
+		n, err := unix.SendmsgN(c.fd, b, oob, nil, unix.MSG_NOSIGNAL)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b, oob = b[n:], nil
+	}
+	return nil
+}
+
+// SendJSON is Send with v as the payload.
+func (c *Conn) SendJSON(k Kind, v any, fds ...int) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.Send(k, b, fds...)
+}
+
+// maxFDs bounds descriptors beside a frame (the kernel's SCM_MAX_FD is 253).
+const maxFDs = 64
+
+// Receive reads a frame; its descriptors are close-on-exec and the caller's.
+// io.EOF: the other end is closed.
+func (c *Conn) Receive() (k Kind, payload []byte, fds []int, err error) {
+	var head [5]byte
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
+	for got := 0; got < len(head); {
+		n, oobn, _, _, err := unix.Recvmsg(c.fd, head[got:], oob, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, nil, fds, err
+		}
+		if n == 0 {
+			if got > 0 {
+				return 0, nil, fds, io.ErrUnexpectedEOF
+			}
+			return 0, nil, nil, io.EOF
+		}
+		if oobn > 0 {
+			more, err := rights(oob[:oobn])
+			if err != nil {
+				return 0, nil, fds, err
+			}
+			fds = append(fds, more...)
+		}
+		got += n
+	}
+	size := binary.LittleEndian.Uint32(head[1:])
+	if size > maxFrame {
+		return 0, nil, fds, fmt.Errorf("frame of %d bytes", size)
+	}
+	payload = make([]byte, size)
+	for got := 0; got < len(payload); {
+		n, err := unix.Read(c.fd, payload[got:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, nil, fds, err
+		}
+		if n == 0 {
+			return 0, nil, fds, io.ErrUnexpectedEOF
+		}
+		got += n
+	}
+	return Kind(head[0]), payload, fds, nil
+}
+
+func rights(oob []byte) ([]int, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for i := range msgs {
+		got, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
+}
+
+// expect receives a frame that must be of kind k.
+func (c *Conn) expect(k Kind) ([]byte, []int, error) {
+	got, payload, fds, err := c.Receive()
+	if err != nil {
+		return nil, nil, err
+	}
+	if got != k {
+		return nil, nil, fmt.Errorf("frame %d where %d is due", got, k)
+	}
+	return payload, fds, nil
+}

@@ -1,0 +1,542 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/cgroup"
+	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/linux/process"
+	"github.com/orlop/orlop/internal/linux/rlimit"
+	"github.com/orlop/orlop/internal/linux/seccomp"
+	"github.com/orlop/orlop/internal/runtime/bundle"
+	"github.com/orlop/orlop/internal/runtime/hooks"
+	"github.com/orlop/orlop/internal/runtime/initproc"
+	"github.com/orlop/orlop/internal/runtime/rootfs"
+)
+
+// Create makes a container. Its process waits for Start, or runs already when
+// o.StartNow. What fails before leaves nothing behind.
+//
+// Errors: InvalidArgument for a configuration that makes no sense,
+// AlreadyExists for an id that is taken, *StartError when the process could
+// not be run.
+func Create(ctx context.Context, o Options) (_ *Container, err error) {
+	if err := validID(o.ID); err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(o.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
+	}
+	o.Bundle = dir
+	if o.Spec == nil {
+		if o.Spec, err = bundle.Load(o.Bundle); err != nil {
+			return nil, err
+		}
+	}
+	if err := bundle.Validate(o.Spec, o.Rootfs != nil); err != nil {
+		return nil, err
+	}
+	if o.StartNow && o.Spec.Process == nil {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("configuration has no process to start")
+	}
+	if _, err := rootfs.NewPlan(o.Spec, o.Bundle); err != nil {
+		return nil, err
+	}
+	if o.Rootfs == nil {
+		if st, err := os.Stat(rootfs.HostPath(o.Spec, o.Bundle)); err != nil || !st.IsDir() {
+			return nil, errdefs.ErrInvalidArgument.WithMessage("rootfs (" + rootfs.HostPath(o.Spec, o.Bundle) + ") does not exist or is no directory")
+		}
+	}
+	k := &creation{Options: o}
+	defer func() {
+		if err != nil {
+			k.undo()
+		}
+	}()
+	for _, step := range []func(context.Context) error{k.folder, k.group, k.start, k.record, k.configure, k.talk, k.finish} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	k.release()
+	return k.c, nil
+}
+
+// creation is a Create under way: a list of steps, and a stack of undos.
+type creation struct {
+	Options
+	c      *Container
+	proc   *process.Process
+	conv   *conversation
+	config initproc.Config
+	user   bool // a user namespace of its own, new or joined
+	v2     bool
+	undos  []func()
+	closes []func()
+}
+
+// undo takes back what was done, last first.
+func (k *creation) undo() {
+	k.release()
+	for i := len(k.undos) - 1; i >= 0; i-- {
+		k.undos[i]()
+	}
+}
+
+// release closes what only the creation needed.
+func (k *creation) release() {
+	for i := len(k.closes) - 1; i >= 0; i-- {
+		k.closes[i]()
+	}
+	k.closes = nil
+}
+
+func (k *creation) closeLater(f *os.File) { k.closes = append(k.closes, func() { _ = f.Close() }) }
+
+// folder makes the state folder, which reserves the id, and holds its lock.
+func (k *creation) folder(context.Context) error {
+	if err := os.MkdirAll(k.Root, 0o700); err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	c := &Container{root: k.Root, dir: stateDir(k.Root, k.ID), log: k.Logger, own: true, saved: saved{
+		Schema: stateSchema, ID: k.ID, Bundle: k.Bundle, Created: time.Now().UTC(), Owner: os.Geteuid(), BootID: boot,
+		CgroupPath: k.Spec.Linux.CgroupsPath, SystemdCgroup: k.SystemdCgroup, Spec: k.Spec,
+	}}
+	if k.Rootfs == nil {
+		c.saved.Rootfs = rootfs.HostPath(k.Spec, k.Bundle)
+	}
+	if c.saved.CgroupPath == "" {
+		c.saved.CgroupPath = k.ID
+		if k.SystemdCgroup {
+			c.saved.CgroupPath = ":orlop:" + k.ID
+		}
+	}
+	if c.cgroup, err = cgroup.New(cgroup.Config{Path: c.saved.CgroupPath, Systemd: k.SystemdCgroup}); err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
+	}
+	if err := os.Mkdir(c.dir, 0o711); errors.Is(err, fs.ErrExist) {
+		return errdefs.ErrAlreadyExists.WithMessage("container with id exists: " + k.ID)
+	} else if err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
+	}
+	k.undos = append(k.undos, func() { _ = os.RemoveAll(c.dir) })
+	unlock, err := lock(c.dir)
+	if err != nil {
+		return err
+	}
+	k.closes = append(k.closes, unlock)
+	k.c = c
+	return nil
+}
+
+// group makes the control group where the child is born in it (v2); on v1 that
+// is done while the child starts.
+func (k *creation) group(ctx context.Context) error {
+	paths := k.c.cgroup.Paths()
+	_, k.v2 = paths[""]
+	k.v2 = k.v2 && len(paths) == 1
+	if !k.v2 {
+		return nil
+	}
+	// The intent first: a group without a state would belong to nobody.
+	if err := k.c.save(); err != nil {
+		return err
+	}
+	return k.makeGroup(ctx)
+}
+
+func (k *creation) makeGroup(ctx context.Context) error {
+	k.undos = append(k.undos, func() {
+		ctx, cancel := cleanupContext(ctx)
+		defer cancel()
+		_ = k.c.cgroup.Remove(ctx)
+	})
+	if err := k.c.cgroup.Create(ctx, k.Spec.Linux.Resources); err != nil {
+		return fmt.Errorf("unable to apply cgroup configuration: %w", err)
+	}
+	for _, w := range k.c.cgroup.Warnings() {
+		k.Logger.Warn(w, "container", k.ID)
+	}
+	return nil
+}
+
+// cleanupTimeout bounds tidying up after a failure or an end.
+const cleanupTimeout = 10 * time.Second
+
+func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+}
+
+// start clones the child; it waits for its configuration.
+func (k *creation) start(context.Context) error {
+	exe := k.Executable
+	if exe == nil {
+		var err error
+		if exe, err = process.SealSelf(); err != nil {
+			return err
+		}
+		k.closeLater(exe)
+	}
+	k.c.exe = k.Executable
+	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv()}
+	if err := k.namespaces(cmd); err != nil {
+		return err
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return err
+	}
+	k.conv = ours
+	k.closes = append(k.closes, func() {
+		if k.conv != nil {
+			k.conv.close()
+		}
+	})
+	terminal := k.Spec.Process != nil && k.Spec.Process.Terminal
+	if cmd.Files, err = stdio(terminal, k.Stdin, k.Stdout, k.Stderr, k.closeLater); err != nil {
+		return err
+	}
+	cmd.Files = append(cmd.Files, k.ExtraFiles...)
+	k.config.Extra = len(k.ExtraFiles)
+	cmd.Args = append(cmd.Args, strconv.Itoa(len(cmd.Files)))
+	cmd.Files = append(cmd.Files, theirs)
+	give := func(f *os.File) int {
+		cmd.Files = append(cmd.Files, f)
+		return len(cmd.Files) - 1
+	}
+	k.config.Gate, k.config.Root = -1, -1
+	if !k.StartNow {
+		gate, err := makeGate(k.c.gate())
+		if err != nil {
+			return err
+		}
+		k.closeLater(gate)
+		k.config.Gate = give(gate)
+	}
+	if err := k.prepareMounts(give); err != nil {
+		return err
+	}
+	if k.v2 {
+		dir, err := k.c.cgroup.DirFD()
+		if err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		k.closeLater(dir)
+		cmd.Cgroup = dir
+	}
+	k.proc, err = cmd.Start()
+	_ = theirs.Close()
+	if err != nil {
+		return &StartError{Code: 128, Err: err}
+	}
+	k.undos = append(k.undos, k.kill)
+	return nil
+}
+
+// kill ends and reaps the child of a creation that failed.
+func (k *creation) kill() {
+	_ = pidfd.Signal(k.proc.PidFD, int(unix.SIGKILL))
+	_, _ = pidfd.Wait(k.proc.PidFD)
+	_ = k.proc.PidFD.Close()
+	_ = k.proc.Started()
+	k.c.mu.Lock()
+	k.c.pidfd = nil
+	k.c.mu.Unlock()
+	_ = k.c.Close()
+}
+
+// stageEnv keeps the Go runtime of a stage small: it has one goroutine.
+func stageEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off"} }
+
+// namespaces splits the wanted namespaces into new ones and ones to join.
+func (k *creation) namespaces(cmd *process.Command) error {
+	net := false
+	for _, ns := range k.Spec.Linux.Namespaces {
+		flag, _ := bundle.CloneFlag(ns.Type)
+		switch {
+		case ns.Path != "":
+			f, err := os.Open(ns.Path)
+			if err != nil {
+				return fmt.Errorf("join %s namespace: %w", ns.Type, err)
+			}
+			k.closeLater(f)
+			cmd.Join = append(cmd.Join, process.Join{NS: f, Type: flag})
+		case ns.Type == specs.NetworkNamespace && k.NetNS != nil:
+			cmd.Join = append(cmd.Join, process.Join{NS: k.NetNS, Type: flag})
+		case ns.Type == specs.CgroupNamespace && !k.v2:
+			k.config.CgroupNS = true // made by init, once it is in its groups
+		default:
+			cmd.New |= flag
+			net = net || ns.Type == specs.NetworkNamespace
+		}
+		if ns.Type == specs.UserNamespace {
+			k.user = true
+			if ns.Path != "" {
+				last := len(cmd.Join) - 1
+				cmd.Join[0], cmd.Join[last] = cmd.Join[last], cmd.Join[0] // first, for the rights over the others
+			}
+		}
+	}
+	k.config.NewNetNS = net
+	if k.user {
+		cmd.UIDs, cmd.GIDs = idMap(k.Spec.Linux.UIDMappings), idMap(k.Spec.Linux.GIDMappings)
+		cmd.RootInUser = true
+		k.config.UserNS = true
+		k.config.DenySetgroups = os.Geteuid() != 0
+	}
+	cmd.TimeOffsets = timeOffsets(k.Spec.Linux.TimeOffsets)
+	return nil
+}
+
+func idMap(list []specs.LinuxIDMapping) []process.IDMap {
+	out := make([]process.IDMap, len(list))
+	for i, m := range list {
+		out[i] = process.IDMap{Inside: m.ContainerID, Outside: m.HostID, Size: m.Size}
+	}
+	return out
+}
+
+func timeOffsets(offsets map[string]specs.LinuxTimeOffset) string {
+	s := ""
+	for clock, o := range offsets {
+		s += fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs)
+	}
+	return s
+}
+
+// record writes the state as soon as there is a process: from here on, a
+// container whose creator died can be found and deleted.
+func (k *creation) record(context.Context) error {
+	st, err := pidfd.ReadStat(k.proc.Pid)
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
+	}
+	k.c.saved.Pid, k.c.saved.PidStart = k.proc.Pid, st.Start
+	k.c.pidfd = k.proc.PidFD
+	return k.c.save()
+}
+
+// configure does what the child does not wait for while it starts, and then
+// tells it what to do.
+func (k *creation) configure(ctx context.Context) error {
+	if k.Spec.Linux.Seccomp != nil && k.Spec.Process != nil {
+		filter, err := compile(k.Spec.Linux.Seccomp)
+		if err != nil {
+			return err
+		}
+		k.c.seccomp, k.config.Seccomp = filter, filter
+	}
+	var join []*os.File
+	if !k.v2 {
+		if err := k.makeGroup(ctx); err != nil {
+			return err
+		}
+		var err error
+		if join, err = k.c.cgroup.JoinFiles(); err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		for _, f := range join {
+			k.closeLater(f)
+		}
+	}
+	if k.Spec.Process != nil {
+		if err := parentLimits(k.proc.Pid, k.Spec.Process, k.user, k.Logger); err != nil {
+			return err
+		}
+	}
+	k.config.ID, k.config.Bundle, k.config.Overlay = k.ID, k.Bundle, k.Rootfs
+	k.config.NoPivot, k.config.NoNewKeyring = k.NoPivot, k.NoNewKeyring
+	k.config.Spec = stageSpec(k.Spec)
+	for _, m := range k.Spec.Mounts {
+		if m.Type == "cgroup" || m.Type == "cgroup2" {
+			k.config.Cgroups = k.c.cgroup.Paths()
+		}
+	}
+	if h := k.Spec.Hooks; h != nil {
+		k.config.RuntimeHooks = len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // still to be run
+		k.config.State = k.c.stateAs(specs.StateCreating)
+	}
+	fds := make([]int, len(join))
+	for i, f := range join {
+		fds[i] = int(f.Fd())
+	}
+	if err := k.conv.conn.SendJSON(initproc.Configure, &k.config, fds...); err != nil {
+		return k.died(err)
+	}
+	return nil
+}
+
+// stageSpec is s without what the parent does.
+func stageSpec(s *specs.Spec) *specs.Spec {
+	t := *s
+	l := *s.Linux
+	l.Seccomp, l.Resources = nil, nil
+	t.Linux, t.Annotations = &l, nil
+	if s.Hooks != nil {
+		t.Hooks = &specs.Hooks{CreateContainer: s.Hooks.CreateContainer, StartContainer: s.Hooks.StartContainer}
+	}
+	return &t
+}
+
+// compile turns a profile into the bytes that a stage attaches.
+func compile(p *specs.LinuxSeccomp) ([]byte, error) {
+	f, err := seccomp.Compile(p)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp: %w", err)
+	}
+	return f.MarshalBinary()
+}
+
+// parentLimits does what the process may lack the rights or the /proc for:
+// its OOM score, and in a user namespace the raising of hard limits.
+func parentLimits(pid int, p *specs.Process, user bool, log *slog.Logger) error {
+	if p.OOMScoreAdj != nil {
+		if err := setOOMScore(pid, *p.OOMScoreAdj, log); err != nil {
+			return err
+		}
+	}
+	if !user || len(p.Rlimits) == 0 {
+		return nil
+	}
+	raise := make([]specs.POSIXRlimit, 0, len(p.Rlimits))
+	for _, l := range p.Rlimits {
+		nr, err := rlimit.Parse(l.Type)
+		if err != nil {
+			return err
+		}
+		var have unix.Rlimit
+		if err := unix.Prlimit(pid, nr, nil, &have); err != nil {
+			return fmt.Errorf("read %s: %w", l.Type, err)
+		}
+		if l.Hard > have.Max {
+			raise = append(raise, specs.POSIXRlimit{Type: l.Type, Hard: l.Hard, Soft: have.Cur})
+		}
+	}
+	warnings, err := rlimit.Apply(pid, raise)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	return err
+}
+
+// setOOMScore writes oom_score_adj; without CAP_SYS_RESOURCE a score below our
+// own is not allowed, and is left out with a warning as limits are.
+func setOOMScore(pid, score int, log *slog.Logger) error {
+	err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(score)), 0)
+	if errors.Is(err, fs.ErrPermission) {
+		log.Warn("oomScoreAdj is left out: lowering it needs CAP_SYS_RESOURCE", "score", score)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("set oomScoreAdj %d: %w", score, err)
+	}
+	return nil
+}
+
+// talk answers the child until it waits for Start or has become the application.
+func (k *creation) talk(ctx context.Context) error {
+	until := initproc.Waiting
+	if k.StartNow {
+		until = initproc.Ready
+	}
+	stop := context.AfterFunc(ctx, func() { _ = pidfd.Signal(k.proc.PidFD, int(unix.SIGKILL)) })
+	err := k.conv.listen(until, k.answers())
+	if !stop() && ctx.Err() != nil && err != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, errGone) {
+		return k.died(err)
+	}
+	return err
+}
+
+// answers are what the parent does for a stage.
+func (k *creation) answers() answers {
+	return answers{
+		log:     k.Logger,
+		console: k.ConsoleSocket,
+		gotTerm: func(f *os.File) { k.c.console = f },
+		listener: func(fd *os.File) error {
+			return sendListener(k.Spec.Linux.Seccomp, fd, k.c.stateAs(specs.StateCreating))
+		},
+		hooks: func() error {
+			state := k.c.stateAs(specs.StateCreating)
+			if err := hooks.Run("prestart", k.Spec.Hooks.Prestart, state); err != nil { //nolint:staticcheck // still to be run
+				return err
+			}
+			return hooks.Run("createRuntime", k.Spec.Hooks.CreateRuntime, state)
+		},
+	}
+}
+
+// died explains why the child went away without a word.
+func (k *creation) died(cause error) error {
+	if err := k.proc.Started(); err != nil {
+		return &StartError{Code: 128, Err: err}
+	}
+	ws, err := pidfd.Wait(k.proc.PidFD)
+	if err != nil {
+		return &StartError{Code: 128, Err: fmt.Errorf("container's init ended: %w", cause)}
+	}
+	if n, err := k.c.cgroup.OOM(); err == nil && n > 0 {
+		return &StartError{Code: 128, Err: errors.New("container init was OOM-killed (memory limit too low?)")}
+	}
+	return &StartError{Code: 128, Err: fmt.Errorf("container's init ended before the application: %s", describe(statusOf(ws)))}
+}
+
+// finish hands out what the caller asked for.
+func (k *creation) finish(context.Context) error {
+	if err := k.proc.Started(); err != nil {
+		return &StartError{Code: 128, Err: err}
+	}
+	if k.PidFile != "" {
+		if err := writePidFile(k.PidFile, k.proc.Pid); err != nil {
+			return err
+		}
+	}
+	// A reference to the mount namespace: tearing it down takes the kernel up
+	// to 17 ms, and must not come before the exit is known.
+	if ns, err := os.Open("/proc/" + strconv.Itoa(k.proc.Pid) + "/ns/mnt"); err == nil {
+		k.c.holds = ns
+	}
+	if !k.StartNow {
+		k.c.pending, k.conv = k.conv, nil
+		return nil
+	}
+	if h := k.Spec.Hooks; h != nil && len(h.Poststart) > 0 {
+		return hooks.Run("poststart", h.Poststart, k.c.stateAs(specs.StateRunning))
+	}
+	return nil
+}
+
+// writePidFile writes a pid without a newline, atomically, as runc does.
+func writePidFile(name string, pid int) error {
+	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
+}

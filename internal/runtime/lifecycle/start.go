@@ -1,0 +1,103 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/runtime/hooks"
+	"github.com/orlop/orlop/internal/runtime/initproc"
+)
+
+// Start runs the process of a created container. From the process that created
+// it, it returns after execve or with a *StartError; from any other one, when
+// init has been told. FailedPrecondition when the container is not created.
+func (c *Container) Start(ctx context.Context) error {
+	unlock, err := lock(c.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	status, err := c.currentStatus()
+	if err != nil {
+		return err
+	}
+	switch status {
+	case specs.StateCreated:
+	case specs.StateRunning:
+		return errdefs.ErrFailedPrecondition.WithMessage("cannot start an already running container")
+	case specs.StateStopped:
+		return errdefs.ErrFailedPrecondition.WithMessage("cannot start a container that has stopped")
+	default:
+		return errdefs.ErrFailedPrecondition.WithMessage("cannot start a container in the " + string(status) + " state")
+	}
+	if c.saved.Spec.Process == nil {
+		return errdefs.ErrInvalidArgument.WithMessage("configuration has no process to start")
+	}
+	if err := c.openGate(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	conv := c.pending
+	c.pending = nil
+	c.mu.Unlock()
+	if conv != nil {
+		defer conv.close()
+		stop := context.AfterFunc(ctx, func() { _ = c.signal(int(unix.SIGKILL)) })
+		defer stop()
+		err := conv.listen(initproc.Ready, answers{
+			log: c.log,
+			listener: func(f *os.File) error {
+				return sendListener(c.saved.Spec.Linux.Seccomp, f, c.stateAs(specs.StateCreated))
+			},
+		})
+		if errors.Is(err, errGone) {
+			return &StartError{Code: 128, Err: errors.New("container's init ended before the application")}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if h := c.saved.Spec.Hooks; h != nil && len(h.Poststart) > 0 {
+		if err := hooks.Run("poststart", h.Poststart, c.stateAs(specs.StateRunning)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openGate tells init to go on and removes the mark of the state "created".
+func (c *Container) openGate() error {
+	fd, err := unix.Open(c.gate(), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return errdefs.ErrFailedPrecondition.WithMessage("cannot start a container that has stopped")
+	}
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", c.saved.ID, err)
+	}
+	defer unix.Close(fd)
+	if err := os.Remove(c.gate()); err != nil {
+		return fmt.Errorf("start container %s: %w", c.saved.ID, err)
+	}
+	if _, err := unix.Write(fd, []byte{1}); err != nil {
+		return fmt.Errorf("start container %s: %w", c.saved.ID, err)
+	}
+	return nil
+}
+
+// signal sends sig to the container's process.
+func (c *Container) signal(sig int) error {
+	c.mu.Lock()
+	f := c.pidfd
+	c.mu.Unlock()
+	if f == nil {
+		return unix.ESRCH
+	}
+	return pidfd.Signal(f, sig)
+}

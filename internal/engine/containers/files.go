@@ -2,11 +2,9 @@ package containers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -148,29 +146,4 @@ func (r readerUntil) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(p)
-}
-
-// ExecRoot keeps files of running containers in <Root>/<id>, where monitors
-// keep theirs. It implements the file half of RunDir.
-type ExecRoot struct {
-	// Root is <exec-root>/containers.
-	Root string
-}
-
-// Write implements RunDir.
-func (r ExecRoot) Write(id, name string, data []byte) error {
-	dir := filepath.Join(r.Root, id)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp := filepath.Join(dir, "."+name)
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return os.Rename(tmp, filepath.Join(dir, name))
-}
-
-// Read implements RunDir.
-func (r ExecRoot) Read(id, name string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(r.Root, id, name))
 }

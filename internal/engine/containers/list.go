@@ -345,3 +345,14 @@ func portSummary(ports networktypes.PortMap) []containertypes.PortSummary {
 	})
 	return out
 }
+
+// Counts are the numbers of containers by state, for /info.
+func (s *Service) Counts() (all, running, paused, stopped int) {
+	c := s.Count()
+	return c.All, c.Running, c.Paused, c.Stopped
+}
+
+// Sizes lists every container with its sizes, for /system/df.
+func (s *Service) Sizes(ctx context.Context) ([]containertypes.Summary, error) {
+	return s.List(ctx, ListOptions{All: true, Size: true})
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -136,51 +135,4 @@ func (s *Service) tellMounts(snap *snapshot, action events.Action) {
 		}
 		s.tellVolume(m.Name, action, attributes)
 	}
-}
-
-// LocalVolumes keeps volumes as folders <Root>/<name>/_data, the path that
-// users of Docker know. It implements Volumes.
-type LocalVolumes struct {
-	// Root is <data-root>/volumes.
-	Root string
-	// NewID draws the names of anonymous volumes: 64 hexadecimal digits.
-	NewID func() string
-}
-
-// Ensure implements Volumes.
-func (v LocalVolumes) Ensure(_ context.Context, name string, _ map[string]string) (Volume, error) {
-	vol := Volume{Name: name, Anonymous: name == ""}
-	if name == "" {
-		vol.Name = v.NewID()
-	} else if err := container.ValidateVolumeName(name); err != nil {
-		return vol, invalid("%v", err)
-	}
-	if err := os.MkdirAll(v.Root, 0o701); err != nil {
-		return vol, fmt.Errorf("create volume %s: %w", vol.Name, err)
-	}
-	vol.Path = filepath.Join(v.Root, vol.Name, "_data")
-	err := os.Mkdir(filepath.Dir(vol.Path), 0o701)
-	vol.Created = err == nil
-	if err != nil && !errors.Is(err, os.ErrExist) {
-		return vol, fmt.Errorf("create volume %s: %w", vol.Name, err)
-	}
-	if err := os.Mkdir(vol.Path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return vol, fmt.Errorf("create volume %s: %w", vol.Name, err)
-	}
-	return vol, nil
-}
-
-// Remove implements Volumes.
-func (v LocalVolumes) Remove(_ context.Context, name string) error {
-	if err := container.ValidateVolumeName(name); err != nil {
-		return invalid("%v", err)
-	}
-	dir := filepath.Join(v.Root, name)
-	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
-		return withText(errdefs.ErrNotFound, "get %s: no such volume", name)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove volume %s: %w", name, err)
-	}
-	return nil
 }

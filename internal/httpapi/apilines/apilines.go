@@ -8,7 +8,8 @@
 //
 //	METHOD PATH [+Header:VALUE…] [BODY] STATUS [CHECK…]
 //
-// BODY is JSON ({…} or […]) or any text in single quotes. A body that is JSON
+// BODY is JSON ({…} or […]) or any text in single quotes, where two quotes are
+// one of the text. A body that is JSON
 // is sent as application/json unless a header says otherwise. The checks:
 //
 //	.a.b[0]='text'    the value at that place of the JSON answer, as text
@@ -137,7 +138,7 @@ func parseCheck(word string) (Check, error) {
 
 func unquote(s string) string {
 	if len(s) >= 2 && s[0] == '\'' && s[len(s)-1] == '\'' {
-		return s[1 : len(s)-1]
+		return strings.ReplaceAll(s[1:len(s)-1], "''", "'")
 	}
 	return s
 }
@@ -243,6 +244,10 @@ func lookup(doc any, place string) (string, bool) {
 	for rest := place; rest != "" && rest != "."; {
 		switch rest[0] {
 		case '.':
+			if strings.HasPrefix(rest, ".[") {
+				rest = rest[1:]
+				continue
+			}
 			end := 1
 			for end < len(rest) && rest[end] != '.' && rest[end] != '[' {
 				end++

@@ -123,6 +123,9 @@ type Set struct {
 
 // Err probes f the first time it is asked for and remembers the answer.
 func (s *Set) Err(f Feature) error {
+	if f >= count {
+		return Probe(f)
+	}
 	s.once[f].Do(func() { s.err[f] = Probe(f) })
 	return s.err[f]
 }

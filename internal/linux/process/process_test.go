@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,6 +21,12 @@ func TestMain(m *testing.M) {
 		for _, ns := range []string{"user", "uts", "pid", "time", "net"} {
 			l, _ := os.Readlink("/proc/self/ns/" + ns)
 			_, _ = io.WriteString(os.Stdout, ns+"="+l+"\n")
+		}
+		a, _ := os.Stat("/proc/self/exe")
+		if f, err := process.SealSelf(); err == nil {
+			if b, err := f.Stat(); err == nil && os.SameFile(a, b) {
+				_, _ = io.WriteString(os.Stdout, "sealed again: same\n")
+			}
 		}
 		b, _ = os.ReadFile("/proc/uptime")
 		_, _ = io.WriteString(os.Stdout, "uptime "+string(b))
@@ -168,32 +175,32 @@ func TestWhatTheChildCouldNotDoIsNamed(t *testing.T) {
 	}
 }
 
-func TestTheSealedCopyCannotBeWritten(t *testing.T) {
+func TestTheSealedProgramCannotBeWritten(t *testing.T) {
+	needRoot(t)
 	f := sealed(t)
 	if _, err := f.WriteAt([]byte("x"), 0); err == nil {
-		t.Error("the copy was overwritten")
+		t.Error("it was overwritten")
 	}
-	w, err := os.OpenFile("/proc/self/fd/"+fdName(f), os.O_RDWR, 0)
+	w, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), os.O_RDWR, 0)
 	if err == nil {
 		if _, err = w.WriteAt([]byte("x"), 0); err == nil {
-			t.Error("the copy was overwritten after reopening it")
+			t.Error("it was overwritten after reopening it")
 		}
 		_ = w.Close()
 	}
 	self, _ := os.ReadFile("/proc/self/exe")
 	got := make([]byte, len(self))
 	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, self) {
-		t.Errorf("copy differs: %v", err)
+		t.Errorf("content differs: %v", err)
 	}
 }
 
-func fdName(f *os.File) string {
-	const digits = "0123456789"
-	n, s := int(f.Fd()), ""
-	for ; n > 0; n /= 10 {
-		s = digits[n%10:n%10+1] + s
+func TestAChildSealsItselfForNothing(t *testing.T) {
+	needRoot(t)
+	out, _ := run(t, process.Command{})
+	if !strings.Contains(out, "sealed again: same") {
+		t.Errorf("a child of the sealed program sealed another one:\n%s", out)
 	}
-	return s
 }
 
 func BenchmarkStartToExec(b *testing.B) {

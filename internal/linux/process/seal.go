@@ -1,69 +1,182 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// seals of an executable: nothing can change it any more, not even the seals.
-const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-
-// SealSelf returns an unchangeable copy of the running program
-// (CVE-2019-5736: what a container sees as /proc/self/exe is not the file of
-// the host). A program that runs from such a copy already gets that one. The
-// caller keeps it for as many starts as it likes.
+// SealSelf returns the running program in a form that nobody can write to, to
+// start children from (CVE-2019-5736: what a container sees as /proc/self/exe
+// must not be the file of the host). The caller keeps it for as many starts as
+// it likes. A program that was started from such a form gets that one again.
+//
+// It is the file in a detached read-only overlay where the kernel allows that
+// (5.2 and CAP_SYS_ADMIN): 0.13 ms and no memory; else a sealed copy in memory:
+// 5 ms and the size of the program.
 func SealSelf() (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, fmt.Errorf("seal executable: %w", err)
 	}
-	if got, err := unix.FcntlInt(self.Fd(), unix.F_GET_SEALS, 0); err == nil && got&seals == seals {
+	name, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		_ = self.Close()
+		return nil, fmt.Errorf("seal executable: %w", err)
+	}
+	if sealedMemory(self) || sealedOverlay(self, name) {
 		return self, nil
 	}
 	defer self.Close()
-	return Seal(self)
+	return seal(self, name)
 }
 
-// Seal copies an executable into sealed memory.
+// Seal is SealSelf for an opened program, which stays the caller's.
 func Seal(exe *os.File) (*os.File, error) {
+	// Where the file really is, whatever links led to it.
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(exe.Fd())))
+	if err != nil {
+		return nil, fmt.Errorf("seal executable: %w", err)
+	}
+	return seal(exe, path)
+}
+
+func seal(exe *os.File, path string) (*os.File, error) {
+	if f, err := overlayOf(exe, path); err == nil {
+		return f, nil
+	}
+	return sealInMemory(exe)
+}
+
+// seals of memory: nothing can change it any more, not even the seals.
+const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+
+func sealedMemory(f *os.File) bool {
+	got, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	return err == nil && got&seals == seals
+}
+
+// sealInMemory copies an executable into sealed memory.
+func sealInMemory(exe *os.File) (*os.File, error) {
 	const name = "orlop-runtime"
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if err == unix.EINVAL { // MFD_EXEC is of kernel 6.3
+	if errors.Is(err, unix.EINVAL) { // MFD_EXEC is of kernel 6.3
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("seal executable: memfd: %w", err)
 	}
 	mem := os.NewFile(uintptr(fd), name)
-	st, err := exe.Stat()
-	if err != nil {
-		_ = mem.Close()
-		return nil, fmt.Errorf("seal executable: %w", err)
-	}
-	for off := int64(0); off < st.Size(); {
-		n, err := unix.Sendfile(fd, int(exe.Fd()), &off, int(st.Size()-off))
-		if err == unix.EINTR {
-			continue
-		}
-		if err == nil && n == 0 {
-			err = fmt.Errorf("file became shorter")
-		}
-		if err != nil {
-			_ = mem.Close()
-			return nil, fmt.Errorf("seal executable: copy: %w", err)
-		}
-	}
-	// Readable for nobody without rights over its owner: a process of a user
-	// namespace that executes it is then not traceable from inside there.
-	if err := unix.Fchmod(fd, 0o511); err != nil {
-		_ = mem.Close()
-		return nil, fmt.Errorf("seal executable: mode: %w", err)
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+	if err := fill(mem, exe); err != nil {
 		_ = mem.Close()
 		return nil, fmt.Errorf("seal executable: %w", err)
 	}
 	return mem, nil
+}
+
+func fill(mem, exe *os.File) error {
+	st, err := exe.Stat()
+	if err != nil {
+		return err
+	}
+	for off := int64(0); off < st.Size(); {
+		n, err := unix.Sendfile(int(mem.Fd()), int(exe.Fd()), &off, int(st.Size()-off))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = errors.New("the file became shorter")
+		}
+		if err != nil {
+			return fmt.Errorf("copy: %w", err)
+		}
+	}
+	// Readable for nobody without rights over its owner: a process of a user
+	// namespace that executes it is then not traceable from inside there.
+	if err := unix.Fchmod(int(mem.Fd()), 0o511); err != nil {
+		return fmt.Errorf("mode: %w", err)
+	}
+	_, err = unix.FcntlInt(mem.Fd(), unix.F_ADD_SEALS, seals)
+	return err
+}
+
+// emptyLower is the second layer that an overlay without an upper one needs; it
+// is any folder that is always there and not above or below the program's.
+const emptyLower = "/dev/shm"
+
+// overlayOf shows the folder of exe through a read-only overlay that is attached
+// nowhere, and opens the program in it. Nobody can make it writable: it has no
+// upper layer, and no mount namespace has it to remount it in.
+func overlayOf(exe *os.File, path string) (*os.File, error) {
+	dir, name := filepath.Split(path)
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fs)
+	lower := strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(filepath.Clean(dir)) + ":" + emptyLower
+	for _, o := range [][2]string{{"source", "orlop-runtime"}, {"lowerdir", lower}} {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return nil, err
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, err
+	}
+	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, overlayAttrs)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(mnt)
+	fd, err := unix.Openat(mnt, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if err := sameContent(f, exe); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+const (
+	overlayAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID
+	overlayFlags = unix.ST_RDONLY | unix.ST_NODEV | unix.ST_NOSUID
+)
+
+// sameContent makes sure that nobody exchanged the file at the path meanwhile:
+// the running program is the one to go on with.
+func sameContent(a, b *os.File) error {
+	var x, y unix.Stat_t
+	if err := unix.Fstat(int(a.Fd()), &x); err != nil {
+		return err
+	}
+	if err := unix.Fstat(int(b.Fd()), &y); err != nil {
+		return err
+	}
+	if x.Ino != y.Ino || x.Size != y.Size || x.Ctim != y.Ctim {
+		return errors.New("another file is at the program's path")
+	}
+	return nil
+}
+
+// sealedOverlay reports whether f is of such an overlay: one with our mount
+// flags whose path leads elsewhere in our own file tree, because it is detached.
+func sealedOverlay(f *os.File, path string) bool {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.OVERLAYFS_SUPER_MAGIC || fs.Flags&overlayFlags != overlayFlags {
+		return false
+	}
+	var own, there unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &own); err != nil {
+		return false
+	}
+	err := unix.Stat(path, &there)
+	return err != nil || own.Dev != there.Dev || own.Ino != there.Ino
 }

@@ -45,7 +45,7 @@ type Options struct {
 	// state "created" is then never visible.
 	StartNow bool
 	// Executable is the sealed program the init stages are exec'ed from; nil
-	// is process.SealSelf, made once per process. Its main must hand
+	// is a process.SealSelf of its own. Its main must hand
 	// os.Args[1] == "init" to initproc.Main.
 	Executable *os.File
 	// Logger gets warnings, e.g. of a limit that was clipped; nil discards.

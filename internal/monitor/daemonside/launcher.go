@@ -33,9 +33,11 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/linux/cgroup"
+	"github.com/orlop/orlop/internal/linux/process"
 )
 
 // Config of a Launcher.
@@ -85,7 +87,7 @@ func New(cfg Config) (*Launcher, error) {
 	}
 	exe, err := seal(cfg.Runtime)
 	if err != nil {
-		return nil, fmt.Errorf("seal runtime %s: %w", cfg.Runtime, err)
+		return nil, err
 	}
 	return &Launcher{
 		root:     root,
@@ -95,6 +97,21 @@ func New(cfg Config) (*Launcher, error) {
 		exe:      exe,
 		monitors: map[string]*Monitor{},
 	}, nil
+}
+
+// seal makes the copy that monitors are exec'ed from. Where the kernel forbids
+// executing memory files (sysctl vm.memfd_noexec=2) it is the file itself.
+func seal(path string) (*os.File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
+	sealed, err := process.Seal(file)
+	if errors.Is(err, unix.EACCES) {
+		return file, nil
+	}
+	file.Close()
+	return sealed, err
 }
 
 // Close lets go of every monitor and waits for the goroutines that follow

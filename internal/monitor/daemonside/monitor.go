@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/container"
+	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 )
 
@@ -42,6 +43,8 @@ type Monitor struct {
 	gone    chan struct{}
 	oom     chan struct{}
 	quit    chan struct{}
+	// dead is closed when the monitor process has ended.
+	dead chan struct{}
 
 	mu       sync.Mutex
 	conn     *protocol.Conn
@@ -76,6 +79,7 @@ func newMonitor(l *Launcher, id string, conn *protocol.Conn) *Monitor {
 		gone:    make(chan struct{}),
 		oom:     make(chan struct{}, 16),
 		quit:    make(chan struct{}),
+		dead:    make(chan struct{}),
 		calls:   map[uint32]*call{},
 		execs:   map[string]*Exec{},
 	}
@@ -288,8 +292,8 @@ func (m *Monitor) await(ctx context.Context, c *call, result any) error {
 	return nil
 }
 
-// follow registers the monitor and starts the goroutine that reads from it.
-// It reports false when the launcher was closed.
+// follow registers the monitor and starts the goroutines that read from it and
+// wait for its death. It reports false when the launcher was closed.
 func (l *Launcher) follow(m *Monitor) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -297,12 +301,26 @@ func (l *Launcher) follow(m *Monitor) bool {
 		return false
 	}
 	l.monitors[m.id] = m
-	l.following.Add(1)
-	go func() {
-		defer l.following.Done()
-		m.run()
-	}()
+	l.following.Go(m.watch)
+	l.following.Go(m.run)
 	return true
+}
+
+// watch waits for the death of the monitor. The connection alone would not
+// tell: a process that inherited the other end would keep it open.
+func (m *Monitor) watch() {
+	if pidfd.Ended(m.pidfd) != nil {
+		return // released
+	}
+	if m.child {
+		reap(m.pid)
+	}
+	close(m.dead)
+	m.mu.Lock()
+	conn := m.conn
+	m.mu.Unlock()
+	// What it sent before is still read.
+	conn.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RD) })
 }
 
 // run reads until the monitor is gone or released.
@@ -310,23 +328,16 @@ func (m *Monitor) run() {
 	defer m.pidfd.Close()
 	for {
 		err := m.readAll()
-		if m.isReleased() {
-			m.disconnect(errdefs.ErrUnavailable.WithMessage("released"))
-			m.conn.Close()
-			return
-		}
-		if m.readExitFile() || m.dead() || !m.reconnect() {
+		if m.isReleased() || m.readExitFile() || m.isDead() || !m.reconnect() {
 			m.disconnect(err)
 			break
 		}
 	}
 	m.conn.Close()
-	m.waitDead()
-	if m.isReleased() && !m.dead() {
+	select {
+	case <-m.dead:
+	case <-m.quit:
 		return
-	}
-	if m.child {
-		reap(m.pid)
 	}
 	m.readExitFile()
 	m.mu.Lock()
@@ -604,38 +615,16 @@ func (m *Monitor) isReleased() bool {
 
 // kill ends the monitor at once.
 func (m *Monitor) kill() {
-	raw, err := m.pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	raw.Control(func(fd uintptr) { unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	_ = pidfd.Signal(m.pidfd, int(unix.SIGKILL)) // one that has ended is as good
 }
 
-// dead asks whether the monitor process has ended.
-func (m *Monitor) dead() bool {
-	raw, err := m.pidfd.SyscallConn()
-	if err != nil {
+func (m *Monitor) isDead() bool {
+	select {
+	case <-m.dead:
 		return true
+	default:
+		return false
 	}
-	dead := false
-	raw.Control(func(fd uintptr) { dead = ended(int(fd)) })
-	return dead
-}
-
-// waitDead returns when the monitor process has ended or was released.
-func (m *Monitor) waitDead() {
-	raw, err := m.pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	raw.Read(func(fd uintptr) bool { return ended(int(fd)) })
-}
-
-// ended polls a pidfd, which is readable when its process has ended.
-func ended(pidfd int) bool {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n == 1
 }
 
 // failureOf gives a monitor's error its class here.

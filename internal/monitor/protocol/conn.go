@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // readStep is how much room is made for a payload at a time, so that a length
@@ -28,6 +29,9 @@ type Conn struct {
 	used  int
 	files []*os.File
 	oob   []byte
+
+	// timeout of a write; 0 is none. Set before the first Write.
+	timeout time.Duration
 
 	wmu  sync.Mutex
 	wbuf []byte // guarded by wmu
@@ -54,6 +58,10 @@ func NewConn(fd int, name string) (*Conn, error) {
 
 // Close ends the connection and unblocks Read.
 func (c *Conn) Close() error { return c.file.Close() }
+
+// SetWriteTimeout bounds every Write; call it before the first. A Write that
+// took longer fails with os.ErrDeadlineExceeded.
+func (c *Conn) SetWriteTimeout(d time.Duration) { c.timeout = d }
 
 // Control gives access to the socket, e.g. for its options.
 func (c *Conn) Control(f func(fd uintptr)) error { return c.raw.Control(f) }
@@ -211,19 +219,31 @@ func (c *Conn) Write(f Frame, files ...int) error {
 	if len(files) > 0 {
 		oob = syscall.UnixRights(files...)
 	}
-	for len(data) > 0 {
+	for wait := false; len(data) > 0; {
+		if wait && c.timeout > 0 {
+			if err := c.file.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+				return err
+			}
+			defer c.file.SetWriteDeadline(time.Time{})
+		}
 		var n int
 		var err error
 		writeErr := c.raw.Write(func(fd uintptr) bool {
 			for {
 				n, err = syscall.SendmsgN(int(fd), data, oob, nil, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
 				if err != syscall.EINTR {
-					return err != syscall.EAGAIN
+					// The first attempt never waits, so that the usual write
+					// needs no timer.
+					return err != syscall.EAGAIN || (!wait && c.timeout > 0)
 				}
 			}
 		})
 		if writeErr != nil {
 			return writeErr
+		}
+		if err == syscall.EAGAIN {
+			wait = true
+			continue
 		}
 		if err != nil {
 			return os.NewSyscallError("sendmsg", err)

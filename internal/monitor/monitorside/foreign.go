@@ -1,0 +1,445 @@
+package monitorside
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/cgroup"
+	"github.com/orlop/orlop/internal/linux/mount"
+	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/linux/safepath"
+	"github.com/orlop/orlop/internal/runtime/lifecycle"
+	"github.com/orlop/orlop/internal/runtime/rootfs"
+)
+
+// foreign runs a container with another OCI runtime: its command line
+// (create, start, exec, pause, resume, update, delete) stands for lifecycle.
+// Processes it leaves behind become children of the monitor, which is a
+// subreaper for that.
+type foreign struct {
+	foreignProcess
+	group
+	id, dir string
+	runtime []string
+	reaper  *reaper
+
+	mu   sync.Mutex
+	next int // number of exec files
+}
+
+// foreignProcess is a process that a foreign runtime started.
+type foreignProcess struct {
+	pid     int
+	start   uint64
+	pidfd   *os.File
+	console *os.File
+	reaper  *reaper
+}
+
+func startForeign(ctx context.Context, l *launch, s stdio) (_ runner, err error) {
+	if !strings.HasPrefix(l.Runtime, "/") {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("runtime " + l.Runtime + " is not an absolute path")
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("become subreaper: %w", err)
+	}
+	f := &foreign{id: l.ID, dir: l.RunDir, group: groupOf(l), reaper: newReaper()}
+	f.runtime = append([]string{l.Runtime, "--root", filepath.Join(l.RunDir, "runtime")}, l.RuntimeArgs...)
+	if l.SystemdCgroup {
+		f.runtime = append(f.runtime, "--systemd-cgroup")
+	}
+	defer func() {
+		if err != nil {
+			f.reaper.stop()
+		}
+	}()
+	if err := f.writeBundle(l); err != nil {
+		return nil, err
+	}
+	args := []string{"create", "--bundle", l.RunDir}
+	f.foreignProcess, err = f.launch(args, l.Spec.Process.Terminal, s, l)
+	if err != nil {
+		return nil, err
+	}
+	if out, err := f.call(nil, "start", f.id); err != nil {
+		_ = f.Delete(ctx)
+		return nil, startFailure(err, out)
+	}
+	return f, nil
+}
+
+// writeBundle writes config.json; the root is a folder beside it where layers
+// are mounted.
+func (f *foreign) writeBundle(l *launch) error {
+	spec := *l.Spec
+	if l.Rootfs != nil {
+		readonly := spec.Root != nil && spec.Root.Readonly
+		spec.Root = &specs.Root{Path: "rootfs", Readonly: readonly}
+		if err := os.MkdirAll(filepath.Join(f.dir, "rootfs"), 0o700); err != nil {
+			return fmt.Errorf("make bundle: %w", err)
+		}
+	}
+	if l.netNS != nil && spec.Linux != nil {
+		linux := *spec.Linux
+		linux.Namespaces = append([]specs.LinuxNamespace(nil), linux.Namespaces...)
+		for i, n := range linux.Namespaces {
+			if n.Type == specs.NetworkNamespace && n.Path == "" {
+				linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.netNS.Fd())
+			}
+		}
+		spec.Linux = &linux
+	}
+	data, err := json.Marshal(&spec)
+	if err != nil {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(f.dir, "config.json"), data, 0o600); err != nil {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	return nil
+}
+
+// launch runs a verb that leaves a process behind: create, or exec. With l the
+// layers are mounted for it where nobody else sees them.
+func (f *foreign) launch(args []string, terminal bool, s stdio, l *launch) (p foreignProcess, err error) {
+	f.mu.Lock()
+	f.next++
+	number := strconv.Itoa(f.next)
+	f.mu.Unlock()
+	pidFile := filepath.Join(f.dir, "pid."+number)
+	logFile := filepath.Join(f.dir, "log."+number)
+	defer os.Remove(pidFile)
+	defer os.Remove(logFile)
+	args = append(args, "--pid-file", pidFile)
+	var console *consoleSocket
+	if terminal {
+		// A name without folder: the runtime's working directory is ours, and a
+		// socket address has room for 108 bytes only.
+		if console, err = listenConsole(f.dir, "console."+number); err != nil {
+			return p, err
+		}
+		defer console.close()
+		args = append(args, "--console-socket", "console."+number)
+	}
+	args = append(args, f.id)
+	verb := append([]string{"--log", logFile, "--log-format", "json"}, args...)
+	f.reaper.hold()
+	defer f.reaper.release()
+	if l != nil && l.Rootfs != nil {
+		err = f.inMounted(l, func() error { return f.exec(verb, s) })
+	} else {
+		err = f.exec(verb, s)
+	}
+	if err != nil {
+		return p, startFailure(err, lastLog(logFile))
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		return p, fmt.Errorf("runtime %s wrote no pid: %w", f.runtime[0], err)
+	}
+	if p.pid, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
+		return p, fmt.Errorf("runtime %s: pid file: %w", f.runtime[0], err)
+	}
+	if p.pidfd, err = pidfd.Open(p.pid); err != nil {
+		return p, fmt.Errorf("process of runtime %s: %w", f.runtime[0], err)
+	}
+	if st, err := pidfd.ReadStat(p.pid); err == nil {
+		p.start = st.Start
+	}
+	p.reaper = f.reaper
+	f.reaper.add(p.pid)
+	if console != nil {
+		if p.console, err = console.receive(); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// inMounted calls fn on a thread whose private mount namespace has the layers
+// mounted at the bundle's root. The container clones that namespace; the thread
+// and its copy end here.
+func (f *foreign) inMounted(l *launch, fn func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		result <- func() error {
+			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+				return fmt.Errorf("private mount namespace: %w", err)
+			}
+			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+				return fmt.Errorf("private mount namespace: %w", err)
+			}
+			if err := mountLayers(l, filepath.Join(f.dir, "rootfs")); err != nil {
+				return err
+			}
+			return fn()
+		}()
+	}()
+	return <-result
+}
+
+// exec runs a verb with the streams of a process.
+func (f *foreign) exec(args []string, s stdio) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	files := []*os.File{s.in, s.out, s.err}
+	for i := range files {
+		if files[i] == nil {
+			files[i] = null
+		}
+	}
+	return f.execFiles(args, files)
+}
+
+func (f *foreign) execFiles(args []string, files []*os.File) error {
+	argv := append(append([]string(nil), f.runtime...), args...)
+	// The global options stand in front of the verb.
+	p, err := os.StartProcess(f.runtime[0], argv, &os.ProcAttr{Dir: f.dir, Env: os.Environ(), Files: files})
+	if err != nil {
+		return fmt.Errorf("run runtime: %w", err)
+	}
+	state, err := p.Wait()
+	if err != nil {
+		return fmt.Errorf("run runtime %s: %w", f.runtime[0], err)
+	}
+	if !state.Success() {
+		return fmt.Errorf("runtime %s %s: %s", f.runtime[0], strings.Join(args, " "), state)
+	}
+	return nil
+}
+
+// call runs a verb that leaves no process behind and returns what it said.
+func (f *foreign) call(input []byte, args ...string) (string, error) {
+	f.reaper.hold()
+	defer f.reaper.release()
+	in, err := memory(input)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := memory(nil)
+	if err != nil {
+		return "", err
+	}
+	defer out.Close()
+	err = f.execFiles(args, []*os.File{in, out, out})
+	said := make([]byte, 4096)
+	n, _ := out.ReadAt(said, 0)
+	return strings.TrimSpace(string(said[:n])), err
+}
+
+// memory is a file with the given content.
+func memory(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("runtime", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	file := os.NewFile(uintptr(fd), "memfd")
+	if _, err := file.WriteAt(content, 0); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// startFailure makes the runtime's words an error with the exit code that users
+// know. Another program's text is all there is to tell the causes apart.
+func startFailure(err error, said string) error {
+	if said == "" {
+		return err
+	}
+	code := 128
+	switch {
+	case strings.Contains(said, "executable file not found"), strings.Contains(said, "no such file or directory"):
+		code = 127
+	case strings.Contains(said, "permission denied"), strings.Contains(said, "is a directory"), strings.Contains(said, "exec format error"):
+		code = 126
+	}
+	return &lifecycle.StartError{Code: code, Err: errors.New(said)}
+}
+
+// lastLog returns the message of the last error in a runtime's JSON log.
+func lastLog(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	last := ""
+	for line := range bytes.Lines(data) {
+		var entry struct {
+			Level string `json:"level"`
+			Msg   string `json:"msg"`
+		}
+		if json.Unmarshal(line, &entry) == nil && entry.Level == "error" {
+			last = entry.Msg
+		}
+	}
+	return last
+}
+
+// result makes an error of a verb that failed.
+func result(said string, err error) error {
+	if err != nil && said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}
+
+func (f *foreign) SignalAll(sig int) error {
+	m, err := cgroup.New(f.cfg)
+	if err != nil {
+		return err
+	}
+	if sig == int(unix.SIGKILL) {
+		return m.Kill(context.Background())
+	}
+	pids, err := m.Pids()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.Signal(sig)); err != nil && err != unix.ESRCH {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *foreign) Pause(context.Context) error  { return result(f.call(nil, "pause", f.id)) }
+func (f *foreign) Resume(context.Context) error { return result(f.call(nil, "resume", f.id)) }
+
+func (f *foreign) Update(_ context.Context, r *specs.LinuxResources) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return result(f.call(data, "update", "--resources", "-", f.id))
+}
+
+func (f *foreign) Exec(_ context.Context, x *execution, s stdio) (process, error) {
+	data, err := json.Marshal(x.Process)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.CreateTemp(f.dir, "process-*.json")
+	if err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(data)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
+	p, err := f.launch([]string{"exec", "--detach", "--process", file.Name()}, x.Process.Terminal, s, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+func (f *foreign) Delete(ctx context.Context) error {
+	said, err := f.call(nil, "delete", "--force", f.id)
+	f.reaper.stop()
+	if err != nil {
+		return result(said, err)
+	}
+	m, err := cgroup.New(f.cfg)
+	if err != nil {
+		return err
+	}
+	if err := m.Kill(ctx); err != nil {
+		return err
+	}
+	return m.Remove(ctx)
+}
+
+// Forget has nothing to drop.
+func (f *foreign) Forget() {}
+
+func (p *foreignProcess) Pid() int          { return p.pid }
+func (p *foreignProcess) StartTime() uint64 { return p.start }
+func (p *foreignProcess) Console() *os.File { return p.console }
+
+func (p *foreignProcess) Wait() (int, error) {
+	ws, err := pidfd.Wait(p.pidfd)
+	p.reaper.remove(p.pid)
+	if err != nil {
+		return 0, err
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
+
+func (p *foreignProcess) Signal(sig int) error { return pidfd.Signal(p.pidfd, sig) }
+
+func (p *foreignProcess) Close() error {
+	if p.console != nil {
+		p.console.Close()
+	}
+	return p.pidfd.Close()
+}
+
+// group is the cgroup of a foreign runtime's container.
+type group struct{ cfg cgroup.Config }
+
+func groupOf(l *launch) group {
+	g := group{cgroup.Config{Systemd: l.SystemdCgroup}}
+	if l.Spec.Linux != nil {
+		g.cfg.Path = l.Spec.Linux.CgroupsPath
+	}
+	return g
+}
+
+func (g group) OOM() (uint64, error) {
+	m, err := cgroup.New(g.cfg)
+	if err != nil {
+		return 0, err
+	}
+	return m.OOM()
+}
+
+func (g group) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
+	m, err := cgroup.New(g.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return m.OOMEvents(ctx)
+}
+
+// mountLayers mounts the container's root.
+func mountLayers(l *launch, target string) error {
+	m, err := rootfs.MountRoot(overlay(l.Rootfs), "")
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	at, err := safepath.OpenRoot(target)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	if err := mount.Attach(m, at); err != nil {
+		return fmt.Errorf("mount rootfs at %s: %w", target, err)
+	}
+	return nil
+}

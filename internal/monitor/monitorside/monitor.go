@@ -1,0 +1,438 @@
+package monitorside
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/logfile"
+	"github.com/orlop/orlop/internal/monitor/protocol"
+	"github.com/orlop/orlop/internal/runtime/lifecycle"
+)
+
+const (
+	// drainGrace is how long clients of an ended process may still get output
+	// from others that hold its pipes (Docker waits as long).
+	drainGrace = 2 * time.Second
+	// execGrace bounds waiting for execs that the container's end has killed.
+	execGrace = 100 * time.Millisecond
+	// deliverTimeout bounds how long an ended container's monitor stays for a
+	// client that does not read at all.
+	deliverTimeout = time.Minute
+	// deleteTimeout bounds removing cgroup and state.
+	deleteTimeout = time.Minute
+	// endedExecs is how many ended execs are kept for the list.
+	endedExecs = 64
+	// busyLimit bounds requests of a connection that are worked on at once.
+	busyLimit = 32
+)
+
+// monitor runs one container.
+type monitor struct {
+	platform
+	id     string
+	dir    string
+	spill  string
+	tied   bool
+	lock   *os.File
+	log    *logfile.Writer
+	listen *listener
+	buffer buffer
+	work   sync.WaitGroup
+	trim   trimmer
+	cancel context.CancelFunc
+
+	// settled is closed when the container was started or failed to.
+	settled chan struct{}
+
+	mu       sync.Mutex
+	conns    map[*protocol.Conn]bool
+	ctr      runner
+	main     *task
+	execs    map[string]*task
+	order    []string // ended execs, the oldest first
+	started  *protocol.Started
+	failed   *protocol.Failure
+	exit     *protocol.Exit
+	oomKills uint64
+}
+
+func newMonitor(p platform) *monitor {
+	return &monitor{
+		platform: p,
+		conns:    map[*protocol.Conn]bool{},
+		execs:    map[string]*task{},
+		settled:  make(chan struct{}),
+	}
+}
+
+// run serves from the first frame to the end of the container.
+func (m *monitor) run(control *protocol.Conn) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	m.cancel = cancel
+	if err := m.greet(control); err != nil {
+		return err
+	}
+	frame, l, files, err := readLaunch(control)
+	if err != nil {
+		control.Close()
+		return err
+	}
+	m.id, m.dir, m.tied = l.ID, l.RunDir, l.Tied
+	m.addConn(control)
+	// A launch may take a while (hooks); a tied monitor must notice meanwhile
+	// that its starter has gone.
+	m.work.Go(func() { m.serve(ctx, control, true) })
+
+	err = m.start(ctx, l, files)
+	if err != nil {
+		return m.fail(control, frame, err)
+	}
+	m.answer(control, frame, m.started, nil)
+	m.watchOOM(ctx)
+	m.trim.start(startTrim, m.shrink)
+	m.finish(ctx)
+	return nil
+}
+
+// readLaunch reads the hello and the launch of the starter.
+func readLaunch(c *protocol.Conn) (protocol.Frame, *launch, []*os.File, error) {
+	for {
+		f, files, err := c.Read()
+		if err != nil {
+			return f, nil, nil, err
+		}
+		switch {
+		case f.Kind == protocol.KindHello:
+			if err := checkHello(f.Payload); err != nil {
+				return f, nil, nil, err
+			}
+			closeAll(files)
+		case f.Kind == protocol.KindRequest && protocol.Operation(f.Op) == protocol.OpLaunch:
+			var l launch
+			if err := json.Unmarshal(f.Payload, &l); err != nil {
+				closeAll(files)
+				return f, nil, nil, fmt.Errorf("launch: %w", err)
+			}
+			f.Payload = nil
+			return f, &l, files, nil
+		default:
+			closeAll(files)
+			return f, nil, nil, fmt.Errorf("%w: not a launch", protocol.ErrMalformed)
+		}
+	}
+}
+
+func checkHello(payload []byte) error {
+	var h protocol.Hello
+	if err := json.Unmarshal(payload, &h); err != nil {
+		return fmt.Errorf("hello: %w", err)
+	}
+	_, err := h.Negotiate()
+	return err
+}
+
+func (m *monitor) greet(c *protocol.Conn) error {
+	return c.Send(protocol.KindHello, 0, 0, protocol.Hello{
+		Version: protocol.Version, MinVersion: protocol.MinVersion,
+		Capabilities: protocol.Capabilities(), Pid: os.Getpid(),
+	})
+}
+
+// start brings the container up to its application's execve.
+func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error {
+	clients, err := m.assign(l, files)
+	if err != nil {
+		closeAll(files)
+		return err
+	}
+	defer func() {
+		if l.netNS != nil {
+			l.netNS.Close()
+			l.netNS = nil
+		}
+	}()
+	if l.Spec == nil || l.Spec.Process == nil {
+		closeAll(clients)
+		return errdefs.ErrInvalidArgument.WithMessage("launch without a process")
+	}
+	m.spill = spillFolder(l)
+	if m.log, err = logfile.Open(logfile.Config(l.Log)); err != nil {
+		closeAll(clients)
+		return fmt.Errorf("failed to initialize logging driver: %w", err)
+	}
+	if m.listen, err = m.openSocket(); err != nil {
+		closeAll(clients)
+		return err
+	}
+	m.work.Go(func() { m.accept(ctx) })
+	protect(l)
+
+	t, ends, err := m.newTask("", taskOptions{
+		tty: l.Spec.Process.Terminal, stdin: l.OpenStdin, once: l.StdinOnce, stdout: true, stderr: true, log: m.log,
+	})
+	if err != nil {
+		closeAll(clients)
+		return err
+	}
+	for i, f := range clients {
+		if err == nil {
+			err = t.attach(f, l.Attach[i])
+		}
+	}
+	closeAll(clients)
+	if err != nil {
+		ends.close()
+		t.abort()
+		return err
+	}
+	r, err := m.platform.start(ctx, l, ends)
+	ends.close()
+	if err != nil {
+		t.abort()
+		return err
+	}
+	if err := t.begin(r); err != nil {
+		r.Delete(ctx)
+		t.abort()
+		return err
+	}
+	m.mu.Lock()
+	m.ctr, m.main = r, t
+	m.started = &protocol.Started{Pid: r.Pid(), StartTime: r.StartTime(), At: m.now().UTC()}
+	m.mu.Unlock()
+	close(m.settled)
+	return nil
+}
+
+// assign takes the descriptors that came with a launch.
+func (m *monitor) assign(l *launch, files []*os.File) (clients []*os.File, err error) {
+	if len(files) != len(l.Files) {
+		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("launch names %d descriptors, %d came", len(l.Files), len(files)))
+	}
+	for i, kind := range l.Files {
+		switch kind {
+		case protocol.FileLock:
+			m.lock = files[i]
+		case protocol.FileNetNS:
+			l.netNS = files[i]
+		case protocol.FileAttach:
+			clients = append(clients, files[i])
+		default:
+			return nil, errdefs.ErrInvalidArgument.WithMessage("launch with an unknown descriptor " + kind)
+		}
+	}
+	if len(clients) != len(l.Attach) {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("launch with streams that are not described")
+	}
+	return clients, nil
+}
+
+// fail reports a start that failed and ends.
+func (m *monitor) fail(control *protocol.Conn, frame protocol.Frame, cause error) error {
+	failure := failureOf(cause)
+	m.mu.Lock()
+	m.failed = failure
+	m.mu.Unlock()
+	close(m.settled)
+	code := 128
+	if failure.Code != 0 {
+		code = failure.Code
+	}
+	// For a daemon that died meanwhile.
+	m.writeExit(protocol.Exit{Code: code, Time: m.now().UTC(), Reason: failure.Message})
+	m.listen.close()
+	if m.log != nil {
+		m.log.Close(m.now())
+	}
+	m.closeLock()
+	m.answer(control, frame, nil, failure)
+	m.end()
+	return cause
+}
+
+// finish waits for the end of the container and carries it out.
+func (m *monitor) finish(ctx context.Context) {
+	code, err := m.ctr.Wait()
+	exit := protocol.Exit{Code: code, Time: m.now().UTC()}
+	if err != nil {
+		exit.Code, exit.Reason = 137, "wait: "+err.Error()
+	}
+	m.trim.stop()
+	m.main.drain()
+	m.awaitExecs()
+	if kills, err := m.ctr.OOM(); err == nil {
+		exit.OOMKilled = kills > 0
+		m.tellOOM(kills)
+	}
+	m.writeExit(exit)
+	m.mu.Lock()
+	m.exit = &exit
+	m.mu.Unlock()
+	m.listen.close()
+	m.tell(protocol.EventExit, exit)
+
+	deleteCtx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	deleteErr := m.ctr.Delete(deleteCtx)
+	cancel()
+	m.main.finish(drainGrace)
+	for _, t := range m.allExecs() {
+		t.finish(0)
+	}
+	m.log.Close(m.now())
+	m.closeLock()
+	if deleteErr == nil {
+		m.tell(protocol.EventGone, protocol.Empty{})
+	}
+	m.main.deliver(deliverTimeout)
+	for _, t := range m.allExecs() {
+		t.deliver(deliverTimeout)
+	}
+	m.end()
+}
+
+// end closes every connection and waits for the goroutines that served them.
+func (m *monitor) end() {
+	m.cancel()
+	m.mu.Lock()
+	for c := range m.conns {
+		c.Close()
+	}
+	m.conns = nil
+	m.mu.Unlock()
+	m.work.Wait()
+}
+
+// closeLock lets the container be started again.
+func (m *monitor) closeLock() {
+	if m.lock != nil {
+		m.lock.Close()
+		m.lock = nil
+	}
+}
+
+// awaitExecs lets execs that the container's end has killed report first.
+func (m *monitor) awaitExecs() {
+	var timeout <-chan time.Time
+	for _, t := range m.allExecs() {
+		if timeout == nil {
+			timer := time.NewTimer(execGrace)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-t.told:
+		case <-timeout:
+			return
+		}
+	}
+}
+
+func (m *monitor) allExecs() []*task {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*task, 0, len(m.execs))
+	for _, t := range m.execs {
+		list = append(list, t)
+	}
+	return list
+}
+
+// kill ends the container because a tied starter has gone.
+func (m *monitor) kill(ctx context.Context) {
+	<-m.settled
+	m.mu.Lock()
+	r := m.ctr
+	m.mu.Unlock()
+	if r != nil {
+		_ = r.SignalAll(int(unix.SIGKILL)) // one that has ended is as good
+	}
+}
+
+// watchOOM tells of OOM kills.
+func (m *monitor) watchOOM(ctx context.Context) {
+	m.work.Go(func() {
+		events, err := m.ctr.OOMEvents(ctx)
+		if err != nil || events == nil {
+			return // the count is still read at the end
+		}
+		for {
+			select {
+			case _, ok := <-events:
+				if !ok {
+					return
+				}
+				if kills, err := m.ctr.OOM(); err == nil {
+					m.tellOOM(kills)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+func (m *monitor) tellOOM(kills uint64) {
+	m.mu.Lock()
+	more := kills > m.oomKills
+	m.oomKills = max(m.oomKills, kills)
+	m.mu.Unlock()
+	if more {
+		m.tell(protocol.EventOOM, protocol.OOM{Kills: kills})
+	}
+}
+
+// failureOf gives an error its wire form.
+func failureOf(err error) *protocol.Failure {
+	f := &protocol.Failure{Class: protocol.ClassInternal, Message: err.Error()}
+	var start *lifecycle.StartError
+	var known *protocol.Failure
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &start):
+		f.Class, f.Code = protocol.ClassStart, start.Code
+	case errdefs.IsNotFound(err):
+		f.Class = protocol.ClassNotFound
+	case errdefs.IsInvalidArgument(err):
+		f.Class = protocol.ClassInvalid
+	case errdefs.IsConflict(err) || errdefs.IsFailedPrecondition(err) || errdefs.IsAlreadyExists(err):
+		f.Class = protocol.ClassConflict
+	case errdefs.IsNotImplemented(err):
+		f.Class = protocol.ClassUnimplemented
+	}
+	return f
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// name shows in ps, instead of the number of the descriptor it was run from.
+const name = "orlop-monitor"
+
+// protect names and protects the monitor. Its children inherit the value, so a
+// configuration that says nothing gets the one the monitor was started with.
+func protect(l *launch) {
+	if l.Spec.Process.OOMScoreAdj == nil {
+		own := 0
+		if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
+			own, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+		}
+		l.Spec.Process.OOMScoreAdj = &own
+	}
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0) // needs CAP_SYS_RESOURCE
+}

@@ -2,46 +2,66 @@
 // AppArmor profiles and SELinux labels.
 //
 // A runtime calls SetAppArmorExec or SetSELinuxExec on the locked thread that
-// executes the application; the daemon calls LoadDefaultAppArmor once. All
-// functions tell by Enabled… whether the kernel has the module at all.
+// executes the application; the daemon calls LoadDefaultAppArmor once at
+// start. AppArmorEnabled and SELinuxEnabled tell whether the kernel has the
+// module at all; setting a label without it fails with NotImplemented, never
+// silently: a container must not be less confined than was asked.
 package lsm
 
 import (
-	"context"
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
-// DefaultProfile is the name of the AppArmor profile of containers that name none.
-const DefaultProfile = "orlop-default"
-
-// Unconfined is the profile name that stands for no confinement.
-const Unconfined = "unconfined"
-
-// AppArmorEnabled reports whether the kernel has AppArmor switched on.
-func AppArmorEnabled() bool { return false }
-
-// AppArmorLoaded reports whether a profile of this name is in the kernel.
-func AppArmorLoaded(name string) (bool, error) { return false, nil }
-
-// LoadDefaultAppArmor makes sure that the profile name is in the kernel.
-func LoadDefaultAppArmor(ctx context.Context, name string) error {
-	return errdefs.ErrNotImplemented
+// writeAttr writes an attribute file of the calling thread.
+//
+// The file's path is walked below a handle of procfs and refuses mounts and
+// magic links: a container's image or mounts could otherwise lead the write to
+// another file, and the container would start unconfined (CVE-2025-52881).
+func writeAttr(proc *os.File, value string, files ...string) error {
+	dir := unix.AT_FDCWD
+	if proc != nil {
+		dir = int(proc.Fd())
+	} else {
+		fd, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open /proc: %w", err)
+		}
+		defer unix.Close(fd)
+		dir = fd
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(dir, &st); err != nil {
+		return fmt.Errorf("look at /proc: %w", err)
+	}
+	if st.Type != unix.PROC_SUPER_MAGIC {
+		return errdefs.ErrPermissionDenied.WithMessage("/proc is not a proc file system")
+	}
+	var first error
+	for _, f := range files {
+		fd, err := unix.Openat2(dir, "thread-self/attr/"+f, &unix.OpenHow{
+			Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err != nil {
+			err = fmt.Errorf("open attribute %s: %w", f, err)
+		} else {
+			_, err = unix.Write(fd, []byte(value))
+			unix.Close(fd)
+			if err == nil {
+				return nil
+			}
+			err = fmt.Errorf("write attribute %s: %w", f, err)
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
-// SetAppArmorExec makes the calling thread's next execve enter profile. proc
-// is a handle of a procfs of the thread's pid namespace; nil is /proc.
-func SetAppArmorExec(proc *os.File, profile string) error { return errdefs.ErrNotImplemented }
-
-// SELinuxEnabled reports whether the kernel has SELinux switched on.
-func SELinuxEnabled() bool { return false }
-
-// SetSELinuxExec makes the calling thread's next execve run under label.
-func SetSELinuxExec(proc *os.File, label string) error { return errdefs.ErrNotImplemented }
-
-// SetSELinuxKeyring labels the keyring that the calling thread makes next.
-func SetSELinuxKeyring(proc *os.File, label string) error { return errdefs.ErrNotImplemented }
-
-// SELinuxMountOption appends the mount option that labels a whole mount.
-func SELinuxMountOption(data, label string) string { return data }
+func isInvalid(err error) bool { return errors.Is(err, unix.EINVAL) }

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"time"
 
+	continuityfs "github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 )
 
@@ -121,6 +122,36 @@ func (s *Store) Load(name string) (Volume, error) {
 	}
 	v.ID, v.Created = name, info.ModTime().UTC()
 	return v, nil
+}
+
+// List returns every volume, ordered by name.
+func (s *Store) List() ([]Volume, error) {
+	entries, err := os.ReadDir(s.cfg.Root)
+	if err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	var out []Volume
+	for _, e := range entries {
+		v, err := s.Load(e.Name())
+		switch {
+		case errdefs.IsNotFound(err): // no volume, or gone meanwhile
+			continue
+		case err != nil:
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// Size counts the bytes of a volume's files; one with several names counts
+// once. Files that vanish meanwhile are left out.
+func (s *Store) Size(ctx context.Context, name string) (int64, error) {
+	usage, err := continuityfs.DiskUsage(ctx, s.Path(name))
+	if err != nil {
+		return 0, fmt.Errorf("measure volume %s: %w", name, err)
+	}
+	return usage.Size, nil
 }
 
 // Remove deletes a volume with its files. ErrNotFound.

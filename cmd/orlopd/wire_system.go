@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/registry"
+	systemtypes "github.com/moby/moby/api/types/system"
+	volumetypes "github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/domain/network"
+	"github.com/orlop/orlop/internal/domain/version"
+	"github.com/orlop/orlop/internal/engine/images"
+	"github.com/orlop/orlop/internal/engine/system"
+	"github.com/orlop/orlop/internal/store/metadata"
+	"github.com/orlop/orlop/internal/store/volumedir"
+)
+
+func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService *images.Service, volumeStore *volumedir.Store) (*system.Service, error) {
+	var firewallInfo *systemtypes.FirewallInfo
+	if c.Firewall {
+		firewallInfo = &systemtypes.FirewallInfo{Driver: "nftables", Info: [][2]string{{"Table", id.Table}}}
+	}
+	return system.New(system.Config{
+		ID: id.ID, DataRoot: c.DataRoot,
+		Driver: storageDriver, DriverStatus: driverStatus(c.DataRoot), Namespace: id.Namespace,
+		Firewall:       firewallInfo,
+		NetworkDrivers: []string{network.DriverBridge, network.DriverHost, network.DriverNull},
+		LogDrivers:     []string{"json-file", "local"},
+		Machine:        describeMachine(machine),
+		Build: system.Build{
+			Product: "Orlop", Version: version.Version, Commit: version.Commit, Built: version.Built,
+		},
+		Settings:   c.settings(machine),
+		Containers: e.containers,
+		Images:     imageUsage{imageService, e.db},
+		Volumes:    volumeUsage{volumeStore},
+		Hostname:   machine.Hostname,
+		OpenFiles:  openFiles,
+		Listeners:  e.broker.Listeners,
+		Login: func(ctx context.Context, credentials registry.AuthConfig) (string, error) {
+			return e.registry.get().Login(ctx, credentials)
+		},
+		MinAPI: c.MinAPIVersion, MaxAPI: version.MaxAPI, Now: now,
+	})
+}
+
+// settings are the options that /info shows.
+func (c *Config) settings(machine *host) system.Settings {
+	s := system.Settings{
+		Labels: c.Labels, Debug: c.Debug, Experimental: c.Experimental, LiveRestore: c.LiveRestore,
+		LogDriver: c.LogDriver, DefaultRuntime: c.DefaultRuntime, InitBinary: c.InitPath,
+		Runtimes:       map[string]systemtypes.Runtime{"orlop": {Path: "orlop-runtime"}, "runc": {Path: "orlop-runtime"}},
+		SeccompProfile: c.SeccompProfile, NoNewPrivileges: c.NoNewPrivileges,
+		CgroupnsPrivate: c.CgroupnsMode == "private" || c.CgroupnsMode == "" && machine.facts.CgroupVersion == 2,
+		HTTPProxy:       maskURL(c.HTTPProxy), HTTPSProxy: maskURL(c.HTTPSProxy), NoProxy: c.NoProxy,
+		Registry: c.registryInfo(), CDISpecDirs: []string{},
+		Hosts: c.Hosts, TLS: c.TLS, TLSVerify: c.TLSVerify,
+	}
+	for name, rt := range c.Runtimes {
+		s.Runtimes[name] = rt
+	}
+	for _, p := range c.Pools {
+		s.AddressPools = append(s.AddressPools, systemtypes.NetworkAddressPool{Base: p.Base, Size: p.Size})
+	}
+	return s
+}
+
+// registryInfo is how /info describes the registries.
+func (c *Config) registryInfo() *registry.ServiceConfig {
+	info := &registry.ServiceConfig{
+		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
+		Mirrors:               []string{},
+	}
+	if len(c.RegistryMirrors) > 0 {
+		info.Mirrors = c.RegistryMirrors
+		info.IndexConfigs["docker.io"].Mirrors = c.RegistryMirrors
+	}
+	for _, name := range c.InsecureRegistries {
+		if prefix, err := netip.ParsePrefix(name); err == nil {
+			info.InsecureRegistryCIDRs = append(info.InsecureRegistryCIDRs, prefix)
+			continue
+		}
+		info.IndexConfigs[name] = &registry.IndexInfo{Name: name, Mirrors: []string{}}
+	}
+	return info
+}
+
+// reload takes over what may change while containers run.
+func (e *engine) reload(_ context.Context, c *Config, changed []string) error {
+	if slices.Contains(changed, "insecure-registry") || slices.Contains(changed, "registry-mirror") {
+		if err := e.registry.reload(c); err != nil {
+			return err
+		}
+	}
+	e.system.Reload(c.settings(e.machine))
+	return nil
+}
+
+func describeMachine(h *host) system.Machine {
+	m := system.Machine{NCPU: h.facts.NCPU, MemTotal: int64(memTotal()), Facts: h.facts}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel, m.Architecture = unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])
+	}
+	m.OperatingSystem, m.OSVersion = osRelease()
+	return m
+}
+
+// osRelease reads os-release(5): the system's name for people, and its version.
+func osRelease() (name, osVersion string) {
+	name = "Linux"
+	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		for in := bufio.NewScanner(f); in.Scan(); {
+			key, value, _ := strings.Cut(strings.TrimSpace(in.Text()), "=")
+			if unquoted, err := strconv.Unquote(value); err == nil {
+				value = unquoted
+			}
+			switch key {
+			case "PRETTY_NAME":
+				name = value
+			case "VERSION_ID":
+				osVersion = value
+			}
+		}
+		break
+	}
+	return name, osVersion
+}
+
+// driverStatus is what `docker info` shows below the storage driver.
+func driverStatus(root string) [][2]string {
+	status := [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}
+	var st unix.Statfs_t
+	if unix.Statfs(root, &st) == nil {
+		if name, ok := fileSystems[int64(st.Type)]; ok {
+			status = append([][2]string{{"Backing Filesystem", name}}, status...)
+		}
+	}
+	return status
+}
+
+// fileSystems by the magic number of statfs(2).
+var fileSystems = map[int64]string{
+	unix.EXT4_SUPER_MAGIC: "extfs", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
+	unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", 0x2fc12fc1: "zfs",
+}
+
+// openFiles counts the daemon's descriptors.
+func openFiles() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries) - 1 // the one that reads the folder
+}
+
+// imageUsage is system.Images.
+type imageUsage struct {
+	s  *images.Service
+	db *metadata.DB
+}
+
+func (i imageUsage) Count(ctx context.Context) (int, error) { return i.s.Count(ctx) }
+
+func (i imageUsage) Usage(ctx context.Context) ([]imagetypes.Summary, int64, error) {
+	list, err := i.s.List(ctx, images.ListOptions{SharedSize: true})
+	if err != nil {
+		return nil, 0, err
+	}
+	// Every layer counts once, however many images stand on it.
+	var total int64
+	ctx = i.db.Context(ctx)
+	err = i.db.Snapshots().Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+		if info.Kind != snapshots.KindCommitted {
+			return nil
+		}
+		usage, err := i.db.Snapshots().Usage(ctx, info.Name)
+		total += usage.Size
+		return err
+	})
+	return list, total, err
+}
+
+// volumeUsage is system.Volumes.
+type volumeUsage struct{ s *volumedir.Store }
+
+func (v volumeUsage) Usage(ctx context.Context) ([]volumetypes.Volume, error) {
+	list, err := v.s.List()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]volumetypes.Volume, 0, len(list))
+	for _, vol := range list {
+		size, err := v.s.Size(ctx, vol.Name)
+		if err != nil {
+			return nil, err
+		}
+		labels := vol.Labels
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		out = append(out, volumetypes.Volume{
+			Name: vol.Name, Driver: "local", Scope: "local", Mountpoint: v.s.Path(vol.Name), Labels: labels,
+			CreatedAt: vol.Created.Format("2006-01-02T15:04:05Z07:00"),
+			// Who uses a volume is not counted yet, and -1 says so (API 1.25).
+			UsageData: &volumetypes.UsageData{Size: size, RefCount: -1},
+		})
+	}
+	return out, nil
+}

@@ -51,7 +51,7 @@ func NewAddresses(subnet, rng netip.Prefix, reserve ...netip.Addr) *Addresses {
 	if subnet.Addr().BitLen()-subnet.Bits() > 1 {
 		a.used[subnet.Addr()] = reserved
 		if subnet.Addr().Is4() {
-			a.used[lastAddr(subnet)] = reserved
+			a.used[LastAddr(subnet)] = reserved
 		}
 	}
 	for _, r := range reserve {

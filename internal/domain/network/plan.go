@@ -19,6 +19,8 @@ type Bridge struct {
 	MTU   int
 	// IPv6 leaves it enabled on the device.
 	IPv6 bool
+	// Isolated: its containers do not reach each other (icc off).
+	Isolated bool
 	// Localnet lets packets of 127.0.0.1 through to published ports.
 	Localnet bool
 }
@@ -33,8 +35,7 @@ type Interface struct {
 	Addrs               []netip.Prefix
 	// Gateway4 and Gateway6 are default routes; invalid for none.
 	Gateway4, Gateway6 netip.Addr
-	// Isolated: the bridge passes nothing between this port and other isolated
-	// ones (icc off), whatever bridge-nf-call-iptables says.
+	// Isolated: the containers of the network do not reach each other.
 	Isolated bool
 }
 
@@ -75,7 +76,8 @@ type Ruleset struct {
 
 // BridgeRules are the rules of one network.
 type BridgeRules struct {
-	Device string
+	Device  string
+	Subnets []netip.Prefix
 	// ICC: containers of the network may talk to each other.
 	ICC bool
 	// Masquerade packets that leave to anywhere but the engine's bridges.
@@ -89,6 +91,9 @@ func (r Ruleset) String() string {
 	var lines []string
 	for _, b := range r.Bridges {
 		line := "bridge " + b.Device
+		for _, p := range b.Subnets {
+			line += " " + p.String()
+		}
 		for _, f := range []struct {
 			on   bool
 			name string

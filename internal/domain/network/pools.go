@@ -71,8 +71,8 @@ func firstFree(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix,
 		if i < 0 {
 			return next, true
 		}
-		last := lastAddr(taken[i])
-		if l := lastAddr(next); last.Less(l) {
+		last := LastAddr(taken[i])
+		if l := LastAddr(next); last.Less(l) {
 			last = l
 		}
 		after := last.Next()
@@ -81,7 +81,7 @@ func firstFree(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix,
 		}
 		aligned := netip.PrefixFrom(after, bits).Masked()
 		if aligned.Addr().Less(after) { // inside a subnet that is partly taken
-			after = lastAddr(aligned).Next()
+			after = LastAddr(aligned).Next()
 			if !after.IsValid() {
 				return netip.Prefix{}, false
 			}
@@ -92,8 +92,8 @@ func firstFree(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix,
 	return netip.Prefix{}, false
 }
 
-// lastAddr is the highest address of p: the broadcast address for IPv4.
-func lastAddr(p netip.Prefix) netip.Addr {
+// LastAddr is the highest address of p: the broadcast address for IPv4.
+func LastAddr(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 0x80 >> (i % 8)

@@ -270,6 +270,7 @@ func (s *Service) bridgePlan(n *netState) network.Bridge {
 	return network.Bridge{
 		Device: n.rec.Device, Foreign: s.cfg.Default.Foreign && n.rec.Name == network.BridgeName,
 		Addrs: n.bridgeAddrs, MTU: n.mtu, IPv6: n.addr6 != nil, Localnet: n.addr4 != nil,
+		Isolated: !n.icc,
 	}
 }
 
@@ -277,9 +278,11 @@ func (s *Service) bridgePlan(n *netState) network.Bridge {
 func (s *Service) firewall(ctx context.Context) error {
 	rules := network.Ruleset{}
 	for _, n := range s.bridges() {
-		rules.Bridges = append(rules.Bridges, network.BridgeRules{
-			Device: n.rec.Device, ICC: n.icc, Masquerade: n.masq, Internal: n.rec.Internal,
-		})
+		b := network.BridgeRules{Device: n.rec.Device, ICC: n.icc, Masquerade: n.masq, Internal: n.rec.Internal}
+		for _, c := range n.rec.IPAM.Config {
+			b.Subnets = append(b.Subnets, c.Subnet)
+		}
+		rules.Bridges = append(rules.Bridges, b)
 	}
 	s.mu.Lock()
 	for _, sb := range s.sandboxes {

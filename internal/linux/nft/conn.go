@@ -142,7 +142,7 @@ func (c *Conn) observe(name string) (Observed, error) {
 			return Observed{}, err
 		}
 		for _, e := range elements {
-			o.sets[s.Name] = append(o.sets[s.Name], Element{Key: e.Key, Value: e.Val})
+			o.sets[s.Name] = append(o.sets[s.Name], Element{Key: e.Key, KeyEnd: e.KeyEnd, Value: e.Val})
 		}
 	}
 	chains, err := c.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
@@ -261,7 +261,7 @@ func set(t *nftables.Table, s Set, id uint32) *nftables.Set {
 		}
 		return nftables.MustConcatSetType(types...)
 	}
-	ns := &nftables.Set{Table: t, ID: id, Name: s.Name, KeyType: one(s.Key)}
+	ns := &nftables.Set{Table: t, ID: id, Name: s.Name, KeyType: one(s.Key), Interval: s.Interval, Concatenation: s.Interval}
 	if len(s.Value) > 0 {
 		ns.IsMap, ns.DataType = true, one(s.Value)
 	}
@@ -275,7 +275,7 @@ func elements(queue func(*nftables.Set, []nftables.SetElement) error, s *nftable
 		list = list[len(part):]
 		out := make([]nftables.SetElement, len(part))
 		for i, e := range part {
-			out[i] = nftables.SetElement{Key: e.Key, Val: e.Value}
+			out[i] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, Val: e.Value}
 		}
 		if err := queue(s, out); err != nil {
 			return err
@@ -340,11 +340,11 @@ func (c *Conn) Update(table string, change Change) error {
 func intersect(a, b []Element) []Element {
 	keys := make(map[string]bool, len(a))
 	for _, e := range a {
-		keys[string(e.Key)] = true
+		keys[e.id()] = true
 	}
 	var out []Element
 	for _, e := range b {
-		if keys[string(e.Key)] {
+		if keys[e.id()] {
 			out = append(out, e)
 		}
 	}

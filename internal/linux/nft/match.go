@@ -87,6 +87,19 @@ func PairIn(set string) []expr.Any {
 	}
 }
 
+// OutWithSource looks up outgoing interface . source address.
+func OutWithSource(set string, ipv6 bool) []expr.Any {
+	offset, length := SrcAddr4, uint32(4)
+	if ipv6 {
+		offset, length = SrcAddr6, 16
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg32},
+		&expr.Payload{DestRegister: reg32 + 4, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Lookup{SourceRegister: reg32, SetName: set},
+	}
+}
+
 // Kinds of interfaces (NFT_META_IIFKIND, NFT_META_OIFKIND; Linux 5.1).
 const (
 	metaIIFKind expr.MetaKey = 26

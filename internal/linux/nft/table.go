@@ -33,14 +33,20 @@ type Table struct {
 type Set struct {
 	Name       string
 	Key, Value []nftables.SetDatatype
-	Elements   []Element
+	// Interval: elements are ranges from Key to KeyEnd, both included, in every
+	// part of the key (which has several; Linux 5.6).
+	Interval bool
+	Elements []Element
 }
 
 // Element is one element; each part of Key and Value is padded to four bytes
 // in a concatenation (see Concat).
 type Element struct {
-	Key, Value []byte
+	Key, KeyEnd, Value []byte
 }
+
+// id tells elements of a set apart.
+func (e Element) id() string { return string(e.Key) + string(e.KeyEnd) }
 
 // Chain is a list of rules; a base chain when Hook is set.
 type Chain struct {
@@ -247,18 +253,18 @@ func sortKey(line string) string {
 func diff(want, got []Element) (add, remove []Element) {
 	have := make(map[string][]byte, len(got))
 	for _, e := range got {
-		have[string(e.Key)] = e.Value
+		have[e.id()] = e.Value
 	}
 	keep := make(map[string]bool, len(want))
 	for _, e := range want {
-		if v, ok := have[string(e.Key)]; ok && bytes.Equal(v, e.Value) {
-			keep[string(e.Key)] = true
+		if v, ok := have[e.id()]; ok && bytes.Equal(v, e.Value) {
+			keep[e.id()] = true
 			continue
 		}
 		add = append(add, e)
 	}
 	for _, e := range got {
-		if !keep[string(e.Key)] {
+		if !keep[e.id()] {
 			remove = append(remove, e)
 		}
 	}
@@ -276,10 +282,10 @@ func (p Plan) String() string {
 	var b strings.Builder
 	for _, s := range p.want.Sets {
 		for _, e := range p.remove[s.Name] {
-			fmt.Fprintf(&b, "delete element %s { %x }\n", s.Name, e.Key)
+			fmt.Fprintf(&b, "delete element %s { %x }\n", s.Name, e.id())
 		}
 		for _, e := range p.add[s.Name] {
-			fmt.Fprintf(&b, "add element %s { %x : %x }\n", s.Name, e.Key, e.Value)
+			fmt.Fprintf(&b, "add element %s { %x : %x }\n", s.Name, e.id(), e.Value)
 		}
 	}
 	return b.String()

@@ -224,15 +224,25 @@ func (c *Conn) SetMTU(index, mtu int) error {
 	return nil
 }
 
-// SetIsolated marks a bridge port: nothing passes between two isolated ports
-// (bridge(8), since Linux 4.18).
-func (c *Conn) SetIsolated(index int) error {
-	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	msg.Index = int32(index)
-	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	port.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, []byte{1})
-	if _, err := c.request(unix.RTM_SETLINK, unix.NLM_F_ACK, 0, msg, port); err != nil {
-		return fmt.Errorf("isolate link %d: %w", index, err)
+// SetPort sets two flags of a bridge port, by the interface's name (bridge(8)).
+// Nothing passes between two isolated ports (Linux 4.18); a hairpin port gets
+// back what it sent, if the bridge says that its destination is behind it.
+func (c *Conn) SetPort(name string, isolated, hairpin bool) error {
+	flag := func(on bool) []byte {
+		if on {
+			return []byte{1}
+		}
+		return []byte{0}
+	}
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	port := kind.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
+	port.AddRtAttr(nl.IFLA_BRPORT_MODE, flag(hairpin))
+	port.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, flag(isolated))
+	_, err := c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), kind)
+	if err != nil {
+		return fmt.Errorf("set up bridge port %s: %w", name, err)
 	}
 	return nil
 }

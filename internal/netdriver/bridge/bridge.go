@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -149,9 +150,39 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 		}
 	}
 	if !link.Up {
-		return c.SetUp(link.Index)
+		if err := c.SetUp(link.Index); err != nil {
+			return err
+		}
+	}
+	// The ports of containers that run, for the case that the setting changed.
+	links, err := c.Links()
+	if err != nil {
+		return err
+	}
+	isolated, hairpin := portFlags(b.Isolated)
+	for _, l := range links {
+		if l.Master == link.Index && l.Kind == "veth" {
+			if err := c.SetPort(l.Name, isolated, hairpin); err != nil && !rtnl.IsGone(err) {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// portFlags decides how a port of the bridge treats its neighbours; wanted says
+// that containers must not reach each other.
+//
+// Without bridge-nf-call-iptables, frames between two ports never see the
+// firewall, so the bridge has to isolate them itself; a container that uses a
+// published port of its neighbour goes through the host and is not affected.
+// With it, the firewall sees the frames and decides, and a published port is
+// translated inside the bridge: the frame then goes directly to its port, even
+// back to the one it came from, which only a hairpin port allows.
+func portFlags(wanted bool) (isolated, hairpin bool) {
+	data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+	filtered := err == nil && strings.TrimSpace(string(data)) == "1"
+	return wanted && !filtered, filtered
 }
 
 // setSysctl writes net.<family>.conf.<device>.<name> of the network namespace
@@ -274,12 +305,8 @@ func connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface) error
 	if err != nil {
 		return err
 	}
-	if itf.Isolated {
-		port, err := host.Link(itf.HostLink)
-		if err != nil {
-			return err
-		}
-		if err := host.SetIsolated(port.Index); err != nil {
+	if isolated, hairpin := portFlags(itf.Isolated); isolated || hairpin {
+		if err := host.SetPort(itf.HostLink, isolated, hairpin); err != nil {
 			return err
 		}
 	}

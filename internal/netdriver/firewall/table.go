@@ -26,7 +26,8 @@ const (
 	setMasquerade = "masquerade"
 	setInternal   = "internal"
 	setICC        = "icc"
-	setHairpin    = "hairpin"
+	setHairpin4   = "hairpin4"
+	setHairpin6   = "hairpin6"
 )
 
 // commentForeign marks the rule that exists only where the engine switched
@@ -41,13 +42,24 @@ func Table(name string, rules network.Ruleset) nft.Table {
 	masquerade := nft.Set{Name: setMasquerade, Key: names}
 	internal := nft.Set{Name: setInternal, Key: names}
 	icc := nft.Set{Name: setICC, Key: pairs}
-	hairpin := nft.Set{Name: setHairpin, Key: pairs}
+	hairpin4 := nft.Set{Name: setHairpin4, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv4}, Interval: true}
+	hairpin6 := nft.Set{Name: setHairpin6, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv6}, Interval: true}
 	add := func(s *nft.Set, key []byte) { s.Elements = append(s.Elements, nft.Element{Key: key}) }
 	for _, b := range rules.Bridges {
 		dev := nft.IfName(b.Device)
 		pair := nft.Concat(dev, dev)
 		add(&bridges, dev)
-		add(&hairpin, pair)
+		for _, sub := range b.Subnets {
+			e := nft.Element{
+				Key:    nft.Concat(dev, sub.Masked().Addr().AsSlice()),
+				KeyEnd: nft.Concat(dev, network.LastAddr(sub).AsSlice()),
+			}
+			if sub.Addr().Is4() {
+				hairpin4.Elements = append(hairpin4.Elements, e)
+			} else {
+				hairpin6.Elements = append(hairpin6.Elements, e)
+			}
+		}
 		if b.Masquerade && !b.Internal {
 			add(&masquerade, dev)
 		}
@@ -60,7 +72,7 @@ func Table(name string, rules network.Ruleset) nft.Table {
 	}
 	t := nft.Table{
 		Name: name,
-		Sets: append([]nft.Set{bridges, masquerade, internal, icc, hairpin}, portmap.Sets(rules.Ports)...),
+		Sets: append([]nft.Set{bridges, masquerade, internal, icc, hairpin4, hairpin6}, portmap.Sets(rules.Ports)...),
 	}
 
 	loop4 := []byte{127}
@@ -98,8 +110,13 @@ func Table(name string, rules network.Ruleset) nft.Table {
 			Rules: []nft.Rule{
 				rule("from 127.0.0.1 to a published port", `meta nfproto ipv4 oifname @bridges ip saddr 127.0.0.0/8 masquerade`,
 					nft.Family(false), nft.OIFIn(setBridges, false), nft.Net4(nft.SrcAddr4, loop4), nft.Masquerade()),
-				rule("to a published port of the own network", `iifname . oifname @hairpin ct status dnat masquerade`,
-					nft.PairIn(setHairpin), nft.CTTranslated(), nft.Masquerade()),
+				// The source decides, not the incoming interface: with
+				// bridge-nf-call-iptables the packet is translated inside the
+				// bridge and has none here.
+				rule("to a published port of the own network", `meta nfproto ipv4 oifname . ip saddr @hairpin4 ct status dnat masquerade`,
+					nft.Family(false), nft.OutWithSource(setHairpin4, false), nft.CTTranslated(), nft.Masquerade()),
+				rule("to a published port of the own network, IPv6", `meta nfproto ipv6 oifname . ip6 saddr @hairpin6 ct status dnat masquerade`,
+					nft.Family(true), nft.OutWithSource(setHairpin6, true), nft.CTTranslated(), nft.Masquerade()),
 				rule("from containers to the world", `iifname @masquerade oifname != @bridges masquerade`,
 					nft.IIFIn(setMasquerade, false), nft.OIFIn(setBridges, true), nft.Masquerade()),
 			},

@@ -65,16 +65,12 @@ type Client struct {
 	quit    bool
 }
 
-// New makes the folders; it starts nothing.
-func New(cfg Config) (*Client, error) {
-	c := &Client{cfg: cfg, dir: table.Dir(filepath.Join(cfg.Dir, "table")), handles: map[string]network.Handle{}}
-	if c.cfg.Logger == nil {
-		c.cfg.Logger = slog.New(slog.DiscardHandler)
+// New touches nothing; Ensure starts netd.
+func New(cfg Config) *Client {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(string(c.dir), 0o700); err != nil {
-		return nil, fmt.Errorf("prepare netd: %w", err)
-	}
-	return c, nil
+	return &Client{cfg: cfg, dir: table.Dir(filepath.Join(cfg.Dir, "table")), handles: map[string]network.Handle{}}
 }
 
 func (c *Client) socket() string { return filepath.Join(c.cfg.Dir, "netd.sock") }
@@ -84,6 +80,9 @@ func (c *Client) Ensure(ctx context.Context, all []network.Names) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.quit = false
+	if err := os.MkdirAll(string(c.dir), 0o700); err != nil {
+		return fmt.Errorf("prepare netd: %w", err)
+	}
 	stale, err := c.dir.List()
 	if err != nil {
 		return err

@@ -79,11 +79,15 @@ func exists(path string) bool {
 // cgroupFacts finds out which limits this kernel has, by the files that set
 // them.
 func cgroupFacts(f *container.HostFacts, driver string) error {
-	root, err := cgroup.New(cgroup.Config{Path: "/"})
+	// A group at the top, which is not made, tells where the hierarchies are.
+	probe, err := cgroup.New(cgroup.Config{Path: "/orlop-probe"})
 	if err != nil {
 		return fmt.Errorf("find cgroups: %w", err)
 	}
-	paths := root.Paths()
+	paths := probe.Paths()
+	for controller, dir := range paths {
+		paths[controller] = filepath.Dir(dir)
+	}
 	if top, unified := paths[""]; unified && len(paths) == 1 {
 		f.CgroupVersion = 2
 		f.CgroupSystemd = driver == "systemd" || driver == "" && exists("/run/systemd/system")

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"strings"
+
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
 )
 
 // logLevel is what --log-level and --debug choose.
@@ -30,4 +34,34 @@ func newLogger(w io.Writer, c *Config, level *slog.LevelVar) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// quietLibraries sends what containerd's libraries log to the daemon's own log.
+// They warn of what is none of the user's business (a file system without
+// fs-verity), so what is less than an error is for debugging.
+func quietLibraries(to *slog.Logger) {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	l.SetLevel(logrus.DebugLevel)
+	l.AddHook(libraryLog{to})
+	log.L = logrus.NewEntry(l)
+}
+
+type libraryLog struct{ to *slog.Logger }
+
+// Levels implements logrus.Hook.
+func (libraryLog) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (h libraryLog) Fire(e *logrus.Entry) error {
+	level := slog.LevelDebug
+	if e.Level <= logrus.ErrorLevel {
+		level = slog.LevelError
+	}
+	args := make([]any, 0, 2*len(e.Data))
+	for key, value := range e.Data {
+		args = append(args, key, value)
+	}
+	h.to.Log(context.Background(), level, e.Message, args...)
+	return nil
 }

@@ -95,6 +95,7 @@ func (d *process) run(ctx context.Context) (err error) {
 			os.Setenv(name, value)
 		}
 	}
+	quietLibraries(d.log)
 	// Modes of what the daemon makes are what the code says.
 	unix.Umask(0)
 
@@ -136,6 +137,9 @@ func (d *process) run(ctx context.Context) (err error) {
 		}
 	}()
 
+	if err := e.restore(ctx); err != nil {
+		return fmt.Errorf("failed to start daemon: %w", err)
+	}
 	engineCtx, stopEngine := context.WithCancel(ctx)
 	defer stopEngine()
 	engineDone := make(chan error, 1)
@@ -147,9 +151,6 @@ func (d *process) run(ctx context.Context) (err error) {
 			<-engineDone
 		}
 	}()
-	if err := e.restore(ctx); err != nil {
-		return fmt.Errorf("failed to start daemon: %w", err)
-	}
 
 	requests, cutOff := context.WithCancel(ctx)
 	defer cutOff()

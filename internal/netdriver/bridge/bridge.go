@@ -159,7 +159,7 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 	if err != nil {
 		return err
 	}
-	isolated, hairpin := portFlags(b.Isolated)
+	isolated, hairpin := portFlags(b.Isolated, bridgeFiltered())
 	for _, l := range links {
 		if l.Master == link.Index && l.Kind == "veth" {
 			if err := c.SetPort(l.Name, isolated, hairpin); err != nil && !rtnl.IsGone(err) {
@@ -171,7 +171,8 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 }
 
 // portFlags decides how a port of the bridge treats its neighbours; wanted says
-// that containers must not reach each other.
+// that containers must not reach each other, filtered that
+// bridge-nf-call-iptables is on.
 //
 // Without bridge-nf-call-iptables, frames between two ports never see the
 // firewall, so the bridge has to isolate them itself; a container that uses a
@@ -179,10 +180,15 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 // With it, the firewall sees the frames and decides, and a published port is
 // translated inside the bridge: the frame then goes directly to its port, even
 // back to the one it came from, which only a hairpin port allows.
-func portFlags(wanted bool) (isolated, hairpin bool) {
-	data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
-	filtered := err == nil && strings.TrimSpace(string(data)) == "1"
+func portFlags(wanted, filtered bool) (isolated, hairpin bool) {
 	return wanted && !filtered, filtered
+}
+
+// bridgeFiltered reports whether frames within a bridge pass the firewall, in
+// the namespace of the calling thread.
+func bridgeFiltered() bool {
+	data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+	return err == nil && strings.TrimSpace(string(data)) == "1"
 }
 
 // setSysctl writes net.<family>.conf.<device>.<name> of the network namespace
@@ -262,8 +268,11 @@ func (d *Driver) WatchLinks(ctx context.Context, removed func(string)) error {
 // OpenSandbox makes a network namespace with its interfaces. On failure
 // nothing is left of it: the interfaces vanish with the namespace.
 func (d *Driver) OpenSandbox(ctx context.Context, plan network.SandboxPlan) (network.Handle, error) {
+	// Read out here: /proc/sys/net shows the settings of the namespace that the
+	// reading thread is in.
+	filtered := bridgeFiltered()
 	ns, err := netns.New(func(ns *netns.NS) error {
-		return d.with(ctx, func(host *rtnl.Conn) error { return furnish(host, ns, plan) })
+		return d.with(ctx, func(host *rtnl.Conn) error { return furnish(host, ns, plan, filtered) })
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make sandbox: %w", err)
@@ -272,7 +281,7 @@ func (d *Driver) OpenSandbox(ctx context.Context, plan network.SandboxPlan) (net
 }
 
 // furnish runs on a thread inside the namespace; host talks to the outside.
-func furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan) error {
+func furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
 	inside, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -283,14 +292,14 @@ func furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan) error {
 		return err
 	}
 	for _, itf := range plan.Interfaces {
-		if err := connect(host, inside, ns, itf); err != nil {
+		if err := connect(host, inside, ns, itf, filtered); err != nil {
 			return fmt.Errorf("connect %s to bridge %s: %w", itf.InnerLink, itf.Bridge, err)
 		}
 	}
 	return nil
 }
 
-func connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface) error {
+func connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filtered bool) error {
 	bridge, err := host.Link(itf.Bridge)
 	if err != nil {
 		return err
@@ -305,7 +314,7 @@ func connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface) error
 	if err != nil {
 		return err
 	}
-	if isolated, hairpin := portFlags(itf.Isolated); isolated || hairpin {
+	if isolated, hairpin := portFlags(itf.Isolated, filtered); isolated || hairpin {
 		if err := host.SetPort(itf.HostLink, isolated, hairpin); err != nil {
 			return err
 		}

@@ -122,6 +122,9 @@ func start(c config, name string) (*engine, error) {
 		e.socket = filepath.Join(dir, "orlop.sock")
 		e.client = []string{filepath.Join(c.bin, "orlop")}
 		e.env = []string{"ORLOP_HOST=unix://" + e.socket, "DOCKER_CONFIG=" + dir}
+		if err := os.WriteFile(dir+"/daemon.json", []byte("{}\n"), 0o600); err != nil {
+			return e, err
+		}
 		spawn.Args = []string{filepath.Join(c.bin, "orlopd"), "-H", "unix://" + e.socket, "--data-root", dir + "/data", "--exec-root", dir + "/run",
 			"--pidfile", dir + "/pid", "--config-file", dir + "/daemon.json", "--cgroup-parent", "/" + group}
 	case "docker":

@@ -30,7 +30,8 @@ run() { printf '\033[32m$ %s\033[0m\n' "$*"; eval "$*"; }
 
 start_daemon() {
 	printf '\033[32m$ orlopd -H %s --data-root %s/data --exec-root %s/run &\033[0m\n' "$ORLOP_HOST" "$dir" "$dir"
-	"$bin/orlopd" -H "$ORLOP_HOST" --data-root "$dir/data" --exec-root "$dir/run" --pidfile "$dir/orlopd.pid" --config-file "$dir/daemon.json" \
+	printf '{}\n' >"$dir/daemon.json"
+"$bin/orlopd" -H "$ORLOP_HOST" --data-root "$dir/data" --exec-root "$dir/run" --pidfile "$dir/orlopd.pid" --config-file "$dir/daemon.json" \
 		--cgroup-parent "$group" >>"$dir/orlopd.log" 2>&1 &
 	daemon=$!
 	for _ in $(seq 200); do

@@ -17,6 +17,7 @@ dir=$ORLOP_PLAY_DIR
 mkdir -p "$dir/bin"
 command -v docker >/dev/null || ln -sf "$bin/orlop" "$dir/bin/docker"
 export PATH=$dir/bin:$bin:$PATH ORLOP_HOST=unix://$dir/orlop.sock DOCKER_HOST=unix://$dir/orlop.sock DOCKER_CONFIG=$dir/client
+printf '{}\n' >"$dir/daemon.json"
 "$bin/orlopd" -H "$ORLOP_HOST" --data-root "$dir/data" --exec-root "$dir/run" --pidfile "$dir/orlopd.pid" --config-file "$dir/daemon.json" \
 	--cgroup-parent "/$(basename "$dir")" >"$dir/orlopd.log" 2>&1 &
 for _ in $(seq 200); do curl -fs --unix-socket "$dir/orlop.sock" http://localhost/_ping >/dev/null 2>&1 && break; sleep 0.05; done

@@ -247,6 +247,10 @@ func PrepareEngine(t testing.TB, flags ...string) *Engine {
 		t.Fatal(err)
 	}
 	e := &Engine{Sandbox: sandbox, Dir: dir, Socket: filepath.Join(dir, "orlop.sock"), Flags: flags, bin: bin}
+	// A file of its own, so that the host's is not read.
+	if err := os.WriteFile(filepath.Join(dir, "daemon.json"), []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// Registered after the sandbox's end, hence run before it: the log is read
 	// while everything still stands.
 	t.Cleanup(func() {

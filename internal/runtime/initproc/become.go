@@ -24,10 +24,7 @@ import (
 // become gives away every right and executes the application: the part that
 // a container's first process and an exec have in common. It returns only on failure.
 func (s *stage) become() error {
-	p := s.process()
-	if p == nil {
-		return errors.New("configuration has no process")
-	}
+	p := s.Process
 	c, err := confine.New(p, s.Seccomp)
 	if err != nil {
 		return err
@@ -79,14 +76,20 @@ func (s *stage) become() error {
 	if err := insideRoot(); err != nil {
 		return err
 	}
-	name, err := lookPath(p.Args[0], env)
-	if err != nil {
-		return err
+	// Without a process there is a container, but nothing to start in it.
+	name, err := "", errors.New("configuration has no process to start")
+	if len(p.Args) > 0 {
+		if name, err = lookPath(p.Args[0], env); err != nil {
+			return err
+		}
 	}
 	if err := closeFrom(3 + s.Extra); err != nil {
 		return err
 	}
 	if err := s.gate(); err != nil {
+		return err
+	}
+	if len(p.Args) == 0 {
 		return err
 	}
 	if err := s.startHooks(); err != nil {
@@ -110,24 +113,21 @@ func (s *stage) resources(p *specs.Process) error {
 			return err
 		}
 	}
-	if s.Spec != nil && s.Spec.Linux != nil {
-		if err := limits.Personality(s.Spec.Linux.Personality); err != nil {
-			return err
-		}
-		if err := limits.MemoryPolicy(s.Spec.Linux.MemoryPolicy); err != nil {
-			return err
-		}
-	}
-	if err := limits.Scheduler(p.Scheduler); err != nil {
+	r := &s.Rare
+	if err := limits.Personality(r.Personality); err != nil {
 		return err
 	}
-	if err := limits.IOPriority(p.IOPriority); err != nil {
+	if err := limits.MemoryPolicy(r.MemoryPolicy); err != nil {
 		return err
 	}
-	if s.Exec && p.ExecCPUAffinity != nil {
-		if err := limits.Affinity(p.ExecCPUAffinity.Final); err != nil {
-			return err
-		}
+	if err := limits.Scheduler(r.Scheduler); err != nil {
+		return err
+	}
+	if err := limits.IOPriority(r.IOPriority); err != nil {
+		return err
+	}
+	if s.Exec && r.ExecCPUAffinity != nil {
+		return limits.Affinity(r.ExecCPUAffinity.Final)
 	}
 	return nil
 }
@@ -245,12 +245,11 @@ func (s *stage) gate() error {
 
 // startHooks runs the startContainer hooks: in the container, as its user.
 func (s *stage) startHooks() error {
-	if s.Exec || s.Spec.Hooks == nil || len(s.Spec.Hooks.StartContainer) == 0 {
+	if len(s.Rare.StartContainer) == 0 {
 		return nil
 	}
-	s.State.Status = specs.StateCreated
-	s.State.Pid = unix.Getpid()
-	return hooks.Run("startContainer", s.Spec.Hooks.StartContainer, s.State)
+	s.Rare.State.Status = specs.StateCreated
+	return hooks.Run("startContainer", s.Rare.StartContainer, s.Rare.State)
 }
 
 // listener gives a seccomp listener to the parent and waits until it has it.

@@ -56,12 +56,8 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 	}
 	root := safepath.FD(s.Root)
 	if s.Root < 0 {
-		dir := ""
-		if s.Overlay == nil {
-			dir = rootfs.HostPath(s.Spec, s.Bundle)
-		}
 		var err error
-		if root, err = rootfs.MountRoot(s.Overlay, dir); err != nil {
+		if root, err = rootfs.MountRoot(s.Overlay, s.RootPath); err != nil {
 			return safepath.None, err
 		}
 	}
@@ -78,15 +74,11 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 	if err := mount.Attach(root, top); err != nil {
 		return safepath.None, fmt.Errorf("attach root: %w", err)
 	}
-	plan, err := rootfs.NewPlan(s.Spec, s.Bundle)
-	if err != nil {
-		return safepath.None, err
-	}
 	b := rootfs.NewBuilder(root)
 	defer b.Close()
 	b.Cgroups, b.CgroupNS, b.UserNS = s.Cgroups, s.CgroupNS, s.UserNS
-	if lsm.SELinuxEnabled() {
-		b.MountLabel = s.Spec.Linux.MountLabel
+	if s.MountLabel != "" && lsm.SELinuxEnabled() {
+		b.MountLabel = s.MountLabel
 	}
 	if len(s.Prepared) > 0 {
 		b.Prepared = make(map[int]safepath.FD, len(s.Prepared))
@@ -96,6 +88,7 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 	}
 	// Masks and read-only paths come last: a hook and a terminal may still
 	// need what they cover.
+	plan := s.Plan
 	last := len(plan)
 	for last > 0 && (plan[last-1].Kind == rootfs.Mask || plan[last-1].Kind == rootfs.Readonly) {
 		last--
@@ -104,7 +97,7 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 		return safepath.None, err
 	}
 	s.proc = b.Proc
-	if s.Spec.Process != nil && s.Spec.Process.Terminal {
+	if s.Process.Terminal {
 		if err := s.console(root); err != nil {
 			return safepath.None, err
 		}
@@ -121,7 +114,7 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 // separateMounts stops mounts of ours from reaching the host.
 func (s *stage) separateMounts() error {
 	flags := uint64(unix.MS_SLAVE | unix.MS_REC)
-	if p, ok := mount.Propagation(s.Spec.Linux.RootfsPropagation); ok && p&unix.MS_UNBINDABLE == 0 {
+	if p, ok := mount.Propagation(s.Propagation); ok && p&unix.MS_UNBINDABLE == 0 {
 		flags = p | unix.MS_REC
 	}
 	if err := unix.Mount("", "/", "", uintptr(flags), ""); err != nil {
@@ -147,11 +140,7 @@ func (s *stage) runHooks() error {
 			return fmt.Errorf("wait for hooks: %w", err)
 		}
 	}
-	if s.Spec.Hooks == nil || len(s.Spec.Hooks.CreateContainer) == 0 {
-		return nil
-	}
-	s.State.Pid = unix.Getpid()
-	return hooks.Run("createContainer", s.Spec.Hooks.CreateContainer, s.State)
+	return hooks.Run("createContainer", s.Rare.CreateContainer, s.Rare.State)
 }
 
 // console makes the container's terminal in its own devpts, takes it as our
@@ -165,7 +154,7 @@ func (s *stage) console(root safepath.FD) error {
 	if err := isDevpts(pts); err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
-	slave, err := s.openConsole(int(pts), s.Spec.Process)
+	slave, err := s.openConsole(int(pts), s.Process)
 	if err != nil {
 		return err
 	}
@@ -248,7 +237,7 @@ func (s *stage) enterRoot(root safepath.FD) error {
 		if err := unix.PivotRoot(".", "."); err != nil {
 			return fmt.Errorf("enter root: pivot_root: %w", err)
 		}
-		if strings.HasSuffix(s.Spec.Linux.RootfsPropagation, "shared") {
+		if strings.HasSuffix(s.Propagation, "shared") {
 			// Else unmounting would reach the host.
 			if err := unix.Mount("", ".", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 				return fmt.Errorf("enter root: %w", err)
@@ -261,12 +250,12 @@ func (s *stage) enterRoot(root safepath.FD) error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter root: %w", err)
 	}
-	if p, ok := mount.Propagation(s.Spec.Linux.RootfsPropagation); ok {
+	if p, ok := mount.Propagation(s.Propagation); ok {
 		if err := mount.SetPropagation(root, p); err != nil {
 			return fmt.Errorf("set rootfsPropagation: %w", err)
 		}
 	}
-	if s.Spec.Root != nil && s.Spec.Root.Readonly {
+	if s.ReadonlyRoot {
 		if err := mount.SetAttrs(root, false, unix.MOUNT_ATTR_RDONLY, 0); err != nil {
 			return fmt.Errorf("make root read-only: %w", err)
 		}
@@ -276,17 +265,17 @@ func (s *stage) enterRoot(root safepath.FD) error {
 
 // kernelSettings sets names and sysctls of the new namespaces.
 func (s *stage) kernelSettings() error {
-	if s.Spec.Hostname != "" {
-		if err := unix.Sethostname([]byte(s.Spec.Hostname)); err != nil {
+	if s.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 			return fmt.Errorf("sethostname: %w", err)
 		}
 	}
-	if s.Spec.Domainname != "" {
-		if err := unix.Setdomainname([]byte(s.Spec.Domainname)); err != nil {
+	if s.Domainname != "" {
+		if err := unix.Setdomainname([]byte(s.Domainname)); err != nil {
 			return fmt.Errorf("setdomainname: %w", err)
 		}
 	}
-	if len(s.Spec.Linux.Sysctl) == 0 {
+	if len(s.Sysctl) == 0 {
 		return nil
 	}
 	// Not through a path of the container, and not through the root's own
@@ -296,7 +285,7 @@ func (s *stage) kernelSettings() error {
 		return err
 	}
 	defer proc.Close()
-	for key, value := range s.Spec.Linux.Sysctl {
+	for key, value := range s.Sysctl {
 		if err := sysctl(proc, key, value); err != nil {
 			return fmt.Errorf("sysctl %s: %w", key, err)
 		}

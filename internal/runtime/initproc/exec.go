@@ -6,11 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/safepath"
+	"github.com/orlop/orlop/internal/runtime/limits"
 )
 
 // exec becomes a further process of a running container; the parent's program
 // has joined its namespaces already.
 func (s *stage) exec() error {
+	if a := s.Rare.ExecCPUAffinity; a != nil {
+		if err := limits.Affinity(a.Initial); err != nil {
+			return err
+		}
+	}
 	if s.Process.Terminal {
 		pts, err := safepath.OpenRoot("/dev/pts")
 		if err != nil {
@@ -29,9 +35,6 @@ func (s *stage) exec() error {
 		if err != nil {
 			return err
 		}
-	}
-	if a := s.Process.ExecCPUAffinity; a != nil && a.Final == "" && a.Initial != "" {
-		s.Process.ExecCPUAffinity = nil // only for the time until now
 	}
 	return s.become()
 }

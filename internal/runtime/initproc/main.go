@@ -6,14 +6,12 @@
 package initproc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/safepath"
@@ -73,7 +71,7 @@ func Main(args []string) int {
 	if errors.As(err, &coded) {
 		f.Code = coded.code
 	}
-	_ = conn.SendJSON(Failed, f)
+	_ = conn.Send(Failed, f.encode())
 	return 1
 }
 
@@ -82,10 +80,18 @@ func run(conn *Conn) error {
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
-	s := &stage{Config: new(Config), conn: conn, join: join, proc: safepath.None}
-	if err := json.Unmarshal(payload, s.Config); err != nil {
+	config, err := DecodeConfig(payload)
+	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
+	if config.Process == nil {
+		return errors.New("configuration has no process")
+	}
+	// Whatever else came along is for us alone: no hook may see it.
+	if err := closeFrom(3 + config.Extra); err != nil {
+		return err
+	}
+	s := &stage{Config: config, conn: conn, join: join, proc: safepath.None}
 	// Signals the starter ignored would stay ignored in the application.
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT} {
 		defaultSignal(sig)
@@ -130,11 +136,4 @@ func (s *stage) procFile() (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(dup), "/proc"), nil
-}
-
-func (s *stage) process() *specs.Process {
-	if s.Process != nil {
-		return s.Process
-	}
-	return s.Spec.Process
 }

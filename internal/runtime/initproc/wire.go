@@ -2,15 +2,11 @@ package initproc
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/orlop/orlop/internal/runtime/rootfs"
 )
 
 // Kind says what a frame between the parent and a stage means:
@@ -43,47 +39,21 @@ const (
 	Failed
 )
 
-// Config is what a stage has to do.
-type Config struct {
-	// Exec: the namespaces are a running container's; only Process matters of
-	// the specification.
-	Exec bool   `json:"exec,omitempty"`
-	ID   string `json:"id"`
-	// Bundle is where relative paths of Spec start.
-	Bundle string `json:"bundle"`
-	// Spec without what the parent does itself: Linux.Seccomp, Linux.Resources.
-	Spec    *specs.Spec     `json:"spec,omitempty"`
-	Process *specs.Process  `json:"process,omitempty"`
-	Overlay *rootfs.Overlay `json:"overlay,omitempty"`
-	// Seccomp is the compiled filter.
-	Seccomp []byte `json:"seccomp,omitempty"`
-	// Root is the descriptor of a detached mount made by the parent, or -1.
-	Root int `json:"root"`
-	// Prepared are descriptors of detached mounts, by index of Spec.Mounts.
-	Prepared map[int]int `json:"prepared,omitempty"`
-	// Extra is the number of descriptors from 3 on that the application gets.
-	Extra int `json:"extra,omitempty"`
-	// Gate is the descriptor of the reading end of the start fifo, or -1.
-	Gate int `json:"gate"`
-	// Cgroups maps controllers to folders, for mounts of type cgroup.
-	Cgroups map[string]string `json:"cgroups,omitempty"`
-	// State is what hooks get.
-	State *specs.State `json:"state,omitempty"`
-	// RuntimeHooks: stop for hooks that the parent runs.
-	RuntimeHooks bool `json:"runtimeHooks,omitempty"`
-	NewNetNS     bool `json:"newNetNS,omitempty"`
-	CgroupNS     bool `json:"cgroupNS,omitempty"`
-	UserNS       bool `json:"userNS,omitempty"`
-	// DenySetgroups: the user namespace forbids setgroups(2).
-	DenySetgroups bool `json:"denySetgroups,omitempty"`
-	NoPivot       bool `json:"noPivot,omitempty"`
-	NoNewKeyring  bool `json:"noNewKeyring,omitempty"`
-}
-
 // Failure is the payload of Failed.
 type Failure struct {
-	Code int    `json:"code"`
-	Text string `json:"text"`
+	Code int
+	Text string
+}
+
+// encode is the code in one byte, then the text.
+func (f Failure) encode() []byte { return append([]byte{byte(f.Code)}, f.Text...) }
+
+// DecodeFailure reads the payload of Failed.
+func DecodeFailure(b []byte) Failure {
+	if len(b) == 0 {
+		return Failure{Code: codeOther, Text: "the stage failed without a reason"}
+	}
+	return Failure{Code: int(b[0]), Text: string(b[1:])}
 }
 
 // maxFrame bounds a frame's payload: a configuration of 32 MiB is refused
@@ -117,15 +87,6 @@ func (c *Conn) Send(k Kind, payload []byte, fds ...int) error {
 		b, oob = b[n:], nil
 	}
 	return nil
-}
-
-// SendJSON is Send with v as the payload.
-func (c *Conn) SendJSON(k Kind, v any, fds ...int) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return c.Send(k, b, fds...)
 }
 
 // maxFDs bounds descriptors beside a frame (the kernel's SCM_MAX_FD is 253).

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -95,10 +94,7 @@ func (c *conversation) react(kind initproc.Kind, payload []byte, files []*os.Fil
 		}
 		return c.conn.Send(initproc.ListenerDone, nil)
 	case initproc.Failed:
-		var f initproc.Failure
-		if err := json.Unmarshal(payload, &f); err != nil {
-			return fmt.Errorf("talk to init: %w", err)
-		}
+		f := initproc.DecodeFailure(payload)
 		return &StartError{Code: f.Code, Err: errors.New(f.Text)}
 	case initproc.Waiting, initproc.Ready:
 	default:

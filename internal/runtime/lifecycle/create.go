@@ -55,7 +55,8 @@ func Create(ctx context.Context, o Options) (_ *Container, err error) {
 	if o.StartNow && o.Spec.Process == nil {
 		return nil, errdefs.ErrInvalidArgument.WithMessage("configuration has no process to start")
 	}
-	if _, err := rootfs.NewPlan(o.Spec, o.Bundle); err != nil {
+	plan, err := rootfs.NewPlan(o.Spec, o.Bundle)
+	if err != nil {
 		return nil, err
 	}
 	if o.Rootfs == nil {
@@ -63,13 +64,13 @@ func Create(ctx context.Context, o Options) (_ *Container, err error) {
 			return nil, errdefs.ErrInvalidArgument.WithMessage("rootfs (" + rootfs.HostPath(o.Spec, o.Bundle) + ") does not exist or is no directory")
 		}
 	}
-	k := &creation{Options: o}
+	k := &creation{Options: o, plan: plan}
 	defer func() {
 		if err != nil {
 			k.undo()
 		}
 	}()
-	for _, step := range []func(context.Context) error{k.folder, k.group, k.start, k.record, k.configure, k.talk, k.finish} {
+	for _, step := range []func(context.Context) error{k.folder, k.group, k.start, k.record, k.configure, k.remember, k.talk, k.finish} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -84,6 +85,7 @@ type creation struct {
 	c      *Container
 	proc   *process.Process
 	conv   *conversation
+	plan   rootfs.Plan
 	config initproc.Config
 	user   bool // a user namespace of its own, new or joined
 	v2     bool
@@ -118,9 +120,9 @@ func (k *creation) folder(context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := &Container{root: k.Root, dir: stateDir(k.Root, k.ID), log: k.Logger, own: true, saved: saved{
+	c := &Container{spec: k.Spec, root: k.Root, dir: stateDir(k.Root, k.ID), log: k.Logger, own: true, saved: saved{
 		Schema: stateSchema, ID: k.ID, Bundle: k.Bundle, Created: time.Now().UTC(), Owner: os.Geteuid(), BootID: boot,
-		CgroupPath: k.Spec.Linux.CgroupsPath, SystemdCgroup: k.SystemdCgroup, Spec: k.Spec,
+		CgroupPath: k.Spec.Linux.CgroupsPath, SystemdCgroup: k.SystemdCgroup,
 	}}
 	if k.Rootfs == nil {
 		c.saved.Rootfs = rootfs.HostPath(k.Spec, k.Bundle)
@@ -130,9 +132,6 @@ func (k *creation) folder(context.Context) error {
 		if k.SystemdCgroup {
 			c.saved.CgroupPath = ":orlop:" + k.ID
 		}
-	}
-	if c.cgroup, err = cgroup.New(cgroup.Config{Path: c.saved.CgroupPath, Systemd: k.SystemdCgroup}); err != nil {
-		return fmt.Errorf("create container %s: %w", k.ID, err)
 	}
 	if err := os.Mkdir(c.dir, 0o711); errors.Is(err, fs.ErrExist) {
 		return errdefs.ErrAlreadyExists.WithMessage("container with id exists: " + k.ID)
@@ -152,20 +151,24 @@ func (k *creation) folder(context.Context) error {
 // group makes the control group where the child is born in it (v2); on v1 that
 // is done while the child starts.
 func (k *creation) group(ctx context.Context) error {
-	paths := k.c.cgroup.Paths()
-	_, k.v2 = paths[""]
-	k.v2 = k.v2 && len(paths) == 1
-	if !k.v2 {
-		return nil
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &fs); err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		k.v2 = true
+		// The intent first: a group without a state would belong to nobody.
+		if err := k.c.save(); err != nil {
+			return err
+		}
+		return k.makeGroup(ctx)
 	}
-	// The intent first: a group without a state would belong to nobody.
-	if err := k.c.save(); err != nil {
-		return err
-	}
-	return k.makeGroup(ctx)
+	return nil
 }
 
 func (k *creation) makeGroup(ctx context.Context) error {
+	g, err := cgroup.New(cgroup.Config{Path: k.c.saved.CgroupPath, Systemd: k.SystemdCgroup})
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
+	}
+	k.c.cgroup = g
 	k.undos = append(k.undos, func() {
 		ctx, cancel := cleanupContext(ctx)
 		defer cancel()
@@ -364,39 +367,55 @@ func (k *creation) configure(ctx context.Context) error {
 			return err
 		}
 	}
-	k.config.ID, k.config.Bundle, k.config.Overlay = k.ID, k.Bundle, k.Rootfs
-	k.config.NoPivot, k.config.NoNewKeyring = k.NoPivot, k.NoNewKeyring
-	k.config.Spec = stageSpec(k.Spec)
-	for _, m := range k.Spec.Mounts {
-		if m.Type == "cgroup" || m.Type == "cgroup2" {
-			k.config.Cgroups = k.c.cgroup.Paths()
-		}
-	}
-	if h := k.Spec.Hooks; h != nil {
-		k.config.RuntimeHooks = len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // still to be run
-		k.config.State = k.c.stateAs(specs.StateCreating)
-	}
+	k.describe()
 	fds := make([]int, len(join))
 	for i, f := range join {
 		fds[i] = int(f.Fd())
 	}
-	if err := k.conv.conn.SendJSON(initproc.Configure, &k.config, fds...); err != nil {
+	body, err := k.config.Encode()
+	if err != nil {
+		return err
+	}
+	if err := k.conv.conn.Send(initproc.Configure, body, fds...); err != nil {
 		return k.died(err)
 	}
 	return nil
 }
 
-// stageSpec is s without what the parent does.
-func stageSpec(s *specs.Spec) *specs.Spec {
-	t := *s
-	l := *s.Linux
-	l.Seccomp, l.Resources = nil, nil
-	t.Linux, t.Annotations = &l, nil
-	if s.Hooks != nil {
-		t.Hooks = &specs.Hooks{CreateContainer: s.Hooks.CreateContainer, StartContainer: s.Hooks.StartContainer}
+// describe fills in the configuration of the stage from that of the container.
+func (k *creation) describe() {
+	s, c := k.Spec, &k.config
+	c.ID, c.Plan, c.Overlay = k.ID, k.plan, k.Rootfs
+	c.NoPivot, c.NoNewKeyring = k.NoPivot, k.NoNewKeyring
+	if k.Rootfs == nil {
+		c.RootPath = k.c.saved.Rootfs
 	}
-	return &t
+	c.ReadonlyRoot = s.Root != nil && s.Root.Readonly
+	c.Propagation, c.MountLabel, c.Sysctl = s.Linux.RootfsPropagation, s.Linux.MountLabel, s.Linux.Sysctl
+	c.Hostname, c.Domainname = s.Hostname, s.Domainname
+	// A container without a process can be created, only not started.
+	c.Process = &specs.Process{Cwd: "/"}
+	if s.Process != nil {
+		c.Process = s.Process
+		c.Rare.Scheduler, c.Rare.IOPriority = s.Process.Scheduler, s.Process.IOPriority
+	}
+	c.Rare.Personality, c.Rare.MemoryPolicy = s.Linux.Personality, s.Linux.MemoryPolicy
+	for i := range k.plan {
+		if k.plan[i].Kind == rootfs.Cgroup {
+			c.Cgroups = k.c.cgroup.Paths()
+		}
+	}
+	if h := s.Hooks; h != nil {
+		c.RuntimeHooks = len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // still to be run
+		c.Rare.CreateContainer, c.Rare.StartContainer = h.CreateContainer, h.StartContainer
+		if len(h.CreateContainer)+len(h.StartContainer) > 0 {
+			c.Rare.State = k.c.stateAs(specs.StateCreating)
+		}
+	}
 }
+
+// remember writes the configuration down while init is at work.
+func (k *creation) remember(context.Context) error { return k.c.saveSpec() }
 
 // compile turns a profile into the bytes that a stage attaches.
 func compile(p *specs.LinuxSeccomp) ([]byte, error) {

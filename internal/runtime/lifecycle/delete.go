@@ -41,7 +41,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if err := c.destroy(ctx); err != nil {
 		return err
 	}
-	if h := c.saved.Spec.Hooks; h != nil {
+	if h := c.spec.Hooks; h != nil {
 		for i := range h.Poststop {
 			// Their failures are logged, not returned (runtime.md, "Lifecycle").
 			if err := hooks.Run("poststop", h.Poststop[i:i+1], c.stateAs(specs.StateStopped)); err != nil {
@@ -106,7 +106,7 @@ func DeleteLeftover(root, id string) error {
 		return err
 	}
 	defer unlock()
-	if _, err := load(root, id); err == nil {
+	if _, _, err := load(root, id); err == nil {
 		return errdefs.ErrFailedPrecondition.WithMessage("container " + quote(id) + " is whole")
 	}
 	return os.RemoveAll(dir)

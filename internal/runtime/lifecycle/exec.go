@@ -115,7 +115,7 @@ func (x *execution) start(ctx context.Context) error {
 	}
 	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv()}
 	var flags uintptr
-	for _, ns := range c.saved.Spec.Linux.Namespaces {
+	for _, ns := range c.spec.Linux.Namespaces {
 		flag, _ := bundle.CloneFlag(ns.Type)
 		flags |= flag
 		cmd.RootInUser = cmd.RootInUser || ns.Type == specs.UserNamespace
@@ -190,7 +190,7 @@ func (x *execution) configure(context.Context) error {
 	if err == nil {
 		x.startTime = st.Start
 	}
-	own := c.saved.Spec.Process
+	own := c.spec.Process
 	if own != nil {
 		if p.Capabilities == nil {
 			p.Capabilities = own.Capabilities
@@ -208,17 +208,20 @@ func (x *execution) configure(context.Context) error {
 			p.OOMScoreAdj = own.OOMScoreAdj
 		}
 	}
-	user, _ := bundle.Namespace(c.saved.Spec, specs.UserNamespace)
+	user, _ := bundle.Namespace(c.spec, specs.UserNamespace)
 	if err := parentLimits(x.proc.Pid, &p, user, x.Logger); err != nil {
 		return err
 	}
 	config := initproc.Config{
 		Exec: true, ID: c.saved.ID, Process: &p, Extra: len(x.ExtraFiles), Root: -1, Gate: -1, NoNewKeyring: x.NoNewKeyring,
 		UserNS: user, DenySetgroups: user && os.Geteuid() != 0,
+		Rare: initproc.Rare{
+			// Personality and memory policy are the container's.
+			Personality: c.spec.Linux.Personality, MemoryPolicy: c.spec.Linux.MemoryPolicy,
+			Scheduler: p.Scheduler, IOPriority: p.IOPriority, ExecCPUAffinity: p.ExecCPUAffinity,
+		},
 	}
-	// Personality and memory policy are the container's.
-	config.Spec = &specs.Spec{Linux: &specs.Linux{Personality: c.saved.Spec.Linux.Personality, MemoryPolicy: c.saved.Spec.Linux.MemoryPolicy}}
-	if profile := c.saved.Spec.Linux.Seccomp; profile != nil {
+	if profile := c.spec.Linux.Seccomp; profile != nil {
 		if c.seccomp == nil {
 			filter, err := compile(profile)
 			if err != nil {
@@ -232,7 +235,11 @@ func (x *execution) configure(context.Context) error {
 	for i, f := range x.join {
 		fds[i] = int(f.Fd())
 	}
-	if err := x.conv.conn.SendJSON(initproc.Configure, &config, fds...); err != nil {
+	body, err := config.Encode()
+	if err != nil {
+		return err
+	}
+	if err := x.conv.conn.Send(initproc.Configure, body, fds...); err != nil {
 		return x.died(err)
 	}
 	return nil
@@ -246,7 +253,7 @@ func (x *execution) talk(ctx context.Context) error {
 		gotTerm: func(f *os.File) { x.console = f },
 		listener: func(f *os.File) error {
 			state := x.c.stateAs(specs.StateRunning)
-			return sendListener(x.c.saved.Spec.Linux.Seccomp, f, state)
+			return sendListener(x.c.spec.Linux.Seccomp, f, state)
 		},
 	})
 	if !stop() && ctx.Err() != nil && err != nil {

@@ -30,6 +30,7 @@ import (
 // Container is one container, made by Create or found by Open.
 type Container struct {
 	saved  saved
+	spec   *specs.Spec
 	root   string
 	dir    string
 	log    *slog.Logger
@@ -82,7 +83,7 @@ func (c *Container) Pid() int { return c.saved.Pid }
 func (c *Container) StartTime() uint64 { return c.saved.PidStart }
 
 // Spec is the configuration; not to be changed.
-func (c *Container) Spec() *specs.Spec { return c.saved.Spec }
+func (c *Container) Spec() *specs.Spec { return c.spec }
 
 // Bundle is the folder it was made from.
 func (c *Container) Bundle() string { return c.saved.Bundle }
@@ -109,11 +110,11 @@ func (c *Container) PidFD() *os.File {
 // Open finds a container by its id below root. ErrNotFound: `container "x"
 // does not exist`; ErrDataLoss: its state is damaged.
 func Open(root, id string) (*Container, error) {
-	s, err := load(root, id)
+	s, spec, err := load(root, id)
 	if err != nil {
 		return nil, err
 	}
-	c := &Container{saved: *s, root: root, dir: stateDir(root, id), log: slog.New(slog.DiscardHandler)}
+	c := &Container{saved: *s, spec: spec, root: root, dir: stateDir(root, id), log: slog.New(slog.DiscardHandler)}
 	if c.cgroup, err = cgroup.New(cgroup.Config{Path: s.CgroupPath, Systemd: s.SystemdCgroup}); err != nil {
 		return nil, fmt.Errorf("open container %s: %w", id, err)
 	}
@@ -182,7 +183,7 @@ func (c *Container) State() (*specs.State, error) {
 func (c *Container) stateAs(status specs.ContainerState) *specs.State {
 	s := &specs.State{
 		Version: specs.Version, ID: c.saved.ID, Status: status, Pid: c.saved.Pid, Bundle: c.saved.Bundle,
-		Annotations: c.saved.Spec.Annotations,
+		Annotations: c.spec.Annotations,
 	}
 	if status == specs.StateStopped {
 		s.Pid = 0

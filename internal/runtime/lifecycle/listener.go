@@ -3,11 +3,11 @@ package lifecycle
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/pty"
 )
 
 // sendListener passes a seccomp listener to the agent at the profile's
@@ -21,13 +21,8 @@ func sendListener(p *specs.LinuxSeccomp, f *os.File, state *specs.State) error {
 	if err != nil {
 		return fmt.Errorf("send seccomp listener: %w", err)
 	}
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.ListenerPath, Net: "unix"})
-	if err != nil {
-		return fmt.Errorf("send seccomp listener: %w", err)
-	}
-	defer conn.Close()
-	if _, _, err := conn.WriteMsgUnix(body, unix.UnixRights(int(f.Fd())), nil); err != nil {
-		return fmt.Errorf("send seccomp listener: %w", err)
+	if err := pty.SendFile(p.ListenerPath, body, f); err != nil {
+		return fmt.Errorf("send seccomp listener to %s: %w", p.ListenerPath, err)
 	}
 	return nil
 }

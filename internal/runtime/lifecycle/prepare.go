@@ -17,10 +17,6 @@ import (
 // a user namespace could not make or reach, and those with translated ids.
 // give hands a descriptor to the stage and returns its number there.
 func (k *creation) prepareMounts(give func(*os.File) int) error {
-	plan, err := rootfs.NewPlan(k.Spec, k.Bundle)
-	if err != nil {
-		return err
-	}
 	if k.user || k.Rootfs != nil && len(k.Rootfs.UIDs) > 0 {
 		root, err := k.prepareRoot()
 		if err != nil {
@@ -30,8 +26,8 @@ func (k *creation) prepareMounts(give func(*os.File) int) error {
 		k.closeLater(f)
 		k.config.Root = give(f)
 	}
-	for i := range plan {
-		s := &plan[i]
+	for i := range k.plan {
+		s := &k.plan[i]
 		if s.Kind != rootfs.Bind || !k.user && !s.Options.IDMap {
 			continue
 		}

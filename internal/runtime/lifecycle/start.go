@@ -37,7 +37,7 @@ func (c *Container) Start(ctx context.Context) error {
 	default:
 		return errdefs.ErrFailedPrecondition.WithMessage("cannot start a container in the " + string(status) + " state")
 	}
-	if c.saved.Spec.Process == nil {
+	if c.spec.Process == nil {
 		return errdefs.ErrInvalidArgument.WithMessage("configuration has no process to start")
 	}
 	if err := c.openGate(); err != nil {
@@ -54,7 +54,7 @@ func (c *Container) Start(ctx context.Context) error {
 		err := conv.listen(initproc.Ready, answers{
 			log: c.log,
 			listener: func(f *os.File) error {
-				return sendListener(c.saved.Spec.Linux.Seccomp, f, c.stateAs(specs.StateCreated))
+				return sendListener(c.spec.Linux.Seccomp, f, c.stateAs(specs.StateCreated))
 			},
 		})
 		if errors.Is(err, errGone) {
@@ -64,7 +64,7 @@ func (c *Container) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	if h := c.saved.Spec.Hooks; h != nil && len(h.Poststart) > 0 {
+	if h := c.spec.Hooks; h != nil && len(h.Poststart) > 0 {
 		if err := hooks.Run("poststart", h.Poststart, c.stateAs(specs.StateRunning)); err != nil {
 			return err
 		}

@@ -18,13 +18,16 @@ import (
 
 const (
 	stateFile = "state.json"
+	specFile  = "spec.json"
 	gateFile  = "start.fifo"
 	lockFile  = "lock"
 	// stateSchema is the number of saved's form.
 	stateSchema = 1
 )
 
-// saved is state.json: what the kernel cannot be asked for later.
+// saved is state.json: what the kernel cannot be asked for later. It is written
+// before anything is made that would outlive a dying creator; the configuration
+// beside it (spec.json) follows while init is at work.
 type saved struct {
 	Schema int    `json:"schema"`
 	ID     string `json:"id"`
@@ -36,12 +39,11 @@ type saved struct {
 	Owner int `json:"owner"`
 	// Pid with PidStart (clock ticks after boot) identifies the process; BootID
 	// says of which boot.
-	Pid           int         `json:"pid"`
-	PidStart      uint64      `json:"pidStart"`
-	BootID        string      `json:"bootId"`
-	CgroupPath    string      `json:"cgroupPath"`
-	SystemdCgroup bool        `json:"systemdCgroup,omitempty"`
-	Spec          *specs.Spec `json:"spec"`
+	Pid           int    `json:"pid"`
+	PidStart      uint64 `json:"pidStart"`
+	BootID        string `json:"bootId"`
+	CgroupPath    string `json:"cgroupPath"`
+	SystemdCgroup bool   `json:"systemdCgroup,omitempty"`
 }
 
 // stateDir is the folder of a container below root.
@@ -63,44 +65,66 @@ func validID(id string) error {
 
 func quote(s string) string { return fmt.Sprintf("%q", s) }
 
-// save writes the state atomically; a tmpfs needs no sync.
-func (c *Container) save() error {
-	body, err := json.Marshal(&c.saved)
+// save writes the state.
+func (c *Container) save() error { return c.writeJSON(stateFile, &c.saved) }
+
+// saveSpec writes the configuration.
+func (c *Container) saveSpec() error { return c.writeJSON(specFile, c.spec) }
+
+// writeJSON replaces a file of the state folder as a whole; a tmpfs needs no sync.
+func (c *Container) writeJSON(name string, v any) error {
+	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("save state of %s: %w", c.saved.ID, err)
 	}
-	tmp := filepath.Join(c.dir, "."+stateFile)
+	tmp := filepath.Join(c.dir, "."+name)
 	if err := os.WriteFile(tmp, body, 0o600); err != nil {
 		return fmt.Errorf("save state of %s: %w", c.saved.ID, err)
 	}
-	if err := os.Rename(tmp, filepath.Join(c.dir, stateFile)); err != nil {
+	if err := os.Rename(tmp, filepath.Join(c.dir, name)); err != nil {
 		return fmt.Errorf("save state of %s: %w", c.saved.ID, err)
 	}
 	return nil
 }
 
-// load reads a container's state. ErrNotFound without a folder or state file,
-// ErrDataLoss when the file cannot be understood.
-func load(root, id string) (*saved, error) {
+// load reads a container's state. NotFound without a folder or state file,
+// DataLoss when a file cannot be understood. The configuration of a container
+// whose creator died early is empty.
+func load(root, id string) (*saved, *specs.Spec, error) {
 	if err := validID(id); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	body, err := os.ReadFile(filepath.Join(stateDir(root, id), stateFile))
+	dir := stateDir(root, id)
+	var s saved
+	err := readJSON(filepath.Join(dir, stateFile), &s)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil, errdefs.ErrNotFound.WithMessage("container " + quote(id) + " does not exist")
+		return nil, nil, errdefs.ErrNotFound.WithMessage("container " + quote(id) + " does not exist")
+	}
+	if err == nil && (s.ID != id || s.Schema < 1 || s.Schema > stateSchema) {
+		err = fmt.Errorf("damaged state %s: not that of this container in a form this version knows: %w", filepath.Join(dir, stateFile), errdefs.ErrDataLoss)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load container %s: %w", id, err)
+		return nil, nil, fmt.Errorf("load container %s: %w", id, err)
 	}
-	var s saved
-	if err := json.Unmarshal(body, &s); err != nil {
-		return nil, fmt.Errorf("load container %s: damaged state %s: %w: %w", id, filepath.Join(stateDir(root, id), stateFile), err, errdefs.ErrDataLoss)
+	spec := &specs.Spec{}
+	if err := readJSON(filepath.Join(dir, specFile), spec); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("load container %s: %w", id, err)
 	}
-	if s.ID != id || s.Spec == nil || s.Spec.Linux == nil || s.Schema < 1 || s.Schema > stateSchema {
-		return nil, fmt.Errorf("load container %s: damaged state %s: not that of this container in a form this version knows: %w",
-			id, filepath.Join(stateDir(root, id), stateFile), errdefs.ErrDataLoss)
+	if spec.Linux == nil {
+		spec.Linux = &specs.Linux{}
 	}
-	return &s, nil
+	return &s, spec, nil
+}
+
+func readJSON(name string, v any) error {
+	body, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("damaged state %s: %w: %w", name, err, errdefs.ErrDataLoss)
+	}
+	return nil
 }
 
 // List returns the ids that have a state folder below root, sorted; none when

@@ -74,7 +74,7 @@ func (a *app) create(ctx context.Context, api *client.Client, o *createFlags, re
 	if o.platform != "" {
 		p, err := platforms.Parse(o.platform)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("error parsing specified platform: %w", err)
 		}
 		platform = &p
 	}

@@ -49,9 +49,8 @@ func checkOutputPath(path string) error {
 	if path == "" {
 		return nil
 	}
-	dir := filepath.Dir(filepath.Clean(path))
-	if _, err := os.Stat(dir); os.IsNotExist(err) {
-		return fmt.Errorf("invalid output path: directory %q does not exist", dir)
+	if _, err := os.Stat(filepath.Dir(filepath.Clean(path))); err != nil {
+		return fmt.Errorf("invalid output path: %w", err)
 	}
 	info, err := os.Stat(path)
 	if err != nil {

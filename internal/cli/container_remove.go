@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -31,8 +32,14 @@ func (a *app) rmCommand() *cobra.Command {
 				_, err := api.ContainerRemove(ctx, name, o)
 				return err
 			}
-			// With --force a container that is already gone is as wanted.
-			return a.each(cmd.Context(), args, remove, func(err error) bool { return o.Force && errdefs.IsNotFound(err) })
+			// With --force a container that is already gone is as wanted: it is told, and is no failure.
+			return a.each(cmd.Context(), args, remove, func(err error) bool {
+				if !o.Force || !errdefs.IsNotFound(err) {
+					return false
+				}
+				fmt.Fprintln(a.stderr, err)
+				return true
+			})
 		},
 	}
 	f := cmd.Flags()

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -209,15 +211,7 @@ func (a *app) request(ctx context.Context, act string, o *createFlags, c *creati
 		return nil, err
 	}
 	// Variables for a proxy come from the configuration unless the command line has them.
-	env := []string{}
-	for name, value := range a.configFile().ParseProxyConfig(api.DaemonHost(), flagvalue.PairsToOptionalMap(c.Env())) {
-		if value == nil {
-			env = append(env, name)
-		} else {
-			env = append(env, name+"="+*value)
-		}
-	}
-	c.SetEnv(env)
+	c.SetEnv(withProxies(c.Env(), a.configFile().ParseProxyConfig(api.DaemonHost(), flagvalue.PairsToOptionalMap(c.Env()))))
 	ping, err := a.serverInfo(ctx)
 	if err != nil {
 		return nil, err
@@ -227,6 +221,32 @@ func (a *app) request(ctx context.Context, act string, o *createFlags, c *creati
 		return nil, a.badCreation(err, act)
 	}
 	return request, nil
+}
+
+// withProxies joins the variables of the command line with those the configuration adds. A variable given twice counts
+// as given last.
+func withProxies(given []string, all map[string]*string) []string {
+	env := make([]string, 0, len(all))
+	add := func(name string) {
+		value, ok := all[name]
+		switch {
+		case !ok:
+			return
+		case value == nil:
+			env = append(env, name)
+		default:
+			env = append(env, name+"="+*value)
+		}
+		delete(all, name)
+	}
+	for _, pair := range given {
+		name, _, _ := strings.Cut(pair, "=")
+		add(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		add(name)
+	}
+	return env
 }
 
 // badCreation is a refusal by the client before anything was asked of the daemon: 125.

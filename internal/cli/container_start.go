@@ -49,6 +49,9 @@ func (a *app) startCommand() *cobra.Command {
 	f.BoolVarP(&attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	f.StringVar(&o.CheckpointID, "checkpoint", "", "Restore from this checkpoint")
 	f.StringVar(&o.CheckpointDir, "checkpoint-dir", "", "Use a custom checkpoint storage directory")
+	for _, name := range []string{"checkpoint", "checkpoint-dir"} {
+		f.Lookup(name).Annotations = map[string][]string{"experimental": nil, "ostype": {"linux"}}
+	}
 	f.StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	f.BoolVarP(&interactive, "interactive", "i", false, "Attach container's STDIN")
 	return cmd
@@ -66,7 +69,7 @@ func (a *app) startAll(ctx context.Context, api *client.Client, names []string) 
 		fmt.Fprintln(a.stdout, name)
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("failed to start containers: %s", strings.Join(failed, ", "))
+		return fmt.Errorf("Error: failed to start containers: %s", strings.Join(failed, ", "))
 	}
 	return nil
 }

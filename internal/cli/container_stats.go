@@ -68,7 +68,7 @@ func (a *app) stats(ctx context.Context, o statsFlags, names []string) error {
 		}
 	}
 	for _, name := range names {
-		board.add(name)
+		board.add(name, name)
 	}
 	board.awaitFirst()
 	if len(names) > 0 {
@@ -163,7 +163,8 @@ type statsBoard struct {
 
 // statsEntry is a container's latest sample.
 type statsEntry struct {
-	ref    string // as asked for
+	ref    string // as asked for: a name, or an id that the board found itself
+	shown  string // in the column of the reference
 	sample container.StatsResponse
 	err    error // why there is no current sample
 }
@@ -177,7 +178,7 @@ func (b *statsBoard) watch(all bool) (<-chan error, error) {
 		return nil, err
 	}
 	for _, c := range list.Items {
-		b.add(c.ID)
+		b.add(c.ID, render.ShortID(c.ID))
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -186,7 +187,7 @@ func (b *statsBoard) watch(all bool) (<-chan error, error) {
 			case e := <-stream.Messages:
 				switch {
 				case e.Action == events.ActionStart, e.Action == events.ActionCreate && all:
-					b.add(e.Actor.ID)
+					b.add(e.Actor.ID, render.ShortID(e.Actor.ID))
 				case e.Action == events.ActionDestroy, e.Action == events.ActionDie && !all:
 					b.remove(e.Actor.ID)
 				}
@@ -199,13 +200,13 @@ func (b *statsBoard) watch(all bool) (<-chan error, error) {
 	return ended, nil
 }
 
-func (b *statsBoard) add(ref string) {
+func (b *statsBoard) add(ref, shown string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if slices.ContainsFunc(b.list, func(e *statsEntry) bool { return e.ref == ref }) {
 		return
 	}
-	e := &statsEntry{ref: ref}
+	e := &statsEntry{ref: ref, shown: shown}
 	b.list = append(b.list, e)
 	b.first.Add(1)
 	go b.collect(e, sync.OnceFunc(b.first.Done))
@@ -299,7 +300,7 @@ func (b *statsBoard) rows(trunc bool) []*statsRow {
 	defer b.mu.Unlock()
 	rows := make([]*statsRow, 0, len(b.list))
 	for _, e := range b.list {
-		rows = append(rows, &statsRow{ref: e.ref, s: e.sample, stale: e.err != nil, trunc: trunc, windows: b.os == "windows"})
+		rows = append(rows, &statsRow{ref: e.shown, s: e.sample, stale: e.err != nil, trunc: trunc, windows: b.os == "windows"})
 	}
 	return rows
 }

@@ -132,6 +132,9 @@ func (a *app) contextRows() ([]*contextRow, error) {
 	found := false
 	for _, m := range append(all, byDefault) {
 		row := &contextRow{name: m.Name, description: m.Description(), current: m.Name == current}
+		if m.Name == endpoint.DefaultContext {
+			row.description = "Current DOCKER_HOST based configuration"
+		}
 		found = found || row.current
 		ep, err := m.Endpoint()
 		if err != nil {
@@ -225,14 +228,8 @@ func (a *app) lookupContext(name string) (any, []byte, error) {
 	if names := files.Names(); len(names) > 0 {
 		d.TLSMaterial["docker"] = names
 	}
-	raw, err := marshalPlain(d)
+	raw, err := json.Marshal(d)
 	return d, raw, err
-}
-
-// marshalPlain encodes without escaping <, > and &, which stand in the paths of the default context.
-func marshalPlain(v any) ([]byte, error) {
-	text, err := render.JSON(v)
-	return []byte(text), err
 }
 
 func (a *app) contextRemoveCommand() *cobra.Command {

@@ -45,10 +45,10 @@ func plural(n int) string {
 	return "arguments"
 }
 
-// wrongArgs words the refusal of a number of arguments; last is the verb of the closing line, which Docker varies.
-func wrongArgs(cmd *cobra.Command, what, last string) error {
+// wrongArgs words the refusal of a number of arguments; verb opens the closing line, where Docker has two.
+func wrongArgs(cmd *cobra.Command, what, verb string) error {
 	path := cmd.CommandPath()
-	return fmt.Errorf("%s: '%s' %s\n\nUsage:  %s\n\n%s '%s --help' for more information", cmd.Root().Name(), path, what, cmd.UseLine(), last, path)
+	return fmt.Errorf("%s: '%s' %s\n\nUsage:  %s\n\n%s '%s --help' for more information", cmd.Root().Name(), path, what, cmd.UseLine(), verb, path)
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -76,7 +76,7 @@ func maxArgs(n int) cobra.PositionalArgs {
 		if len(args) <= n {
 			return nil
 		}
-		return wrongArgs(cmd, fmt.Sprintf("requires at most %d %s", n, plural(n)), "See")
+		return wrongArgs(cmd, fmt.Sprintf("requires at most %d %s", n, plural(n)), "Run")
 	}
 }
 
@@ -85,7 +85,7 @@ func rangeArgs(low, high int) cobra.PositionalArgs {
 		if len(args) >= low && len(args) <= high {
 			return nil
 		}
-		return wrongArgs(cmd, fmt.Sprintf("requires at least %d and at most %d %s", low, high, plural(high)), "See")
+		return wrongArgs(cmd, fmt.Sprintf("requires at least %d and at most %d %s", low, high, plural(high)), "Run")
 	}
 }
 
@@ -94,6 +94,6 @@ func exactArgs(n int) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		return wrongArgs(cmd, fmt.Sprintf("requires %d %s", n, plural(n)), "See")
+		return wrongArgs(cmd, fmt.Sprintf("requires %d %s", n, plural(n)), "Run")
 	}
 }

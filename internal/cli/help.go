@@ -47,6 +47,10 @@ func (a *app) help(cmd *cobra.Command, _ []string) {
 	if !cmd.HasParent() {
 		a.addPluginStubs(cmd)
 	}
+	if cmd.Context() == nil {
+		cmd.SetContext(cmd.Root().Context())
+	}
+	a.hideUnsupported(cmd)
 	if cmd.Runnable() || cmd.HasSubCommands() {
 		fmt.Fprint(cmd.OutOrStdout(), a.usageText(cmd))
 	}
@@ -167,7 +171,7 @@ func sections(cmd *cobra.Command) []section {
 		case !c.IsAvailableCommand():
 		case !cmd.HasParent() && ranked && !isPlugin(c):
 			top = append(top, c)
-		case c.HasSubCommands() || isPlugin(c):
+		case c.HasSubCommands() || isPlugin(c) || c.Name() == "builder":
 			if _, ok := c.Annotations[annSwarm]; ok {
 				swarm = append(swarm, c)
 			} else {

@@ -100,7 +100,7 @@ func (a *app) images(cmd *cobra.Command, o *imagesFlags, args []string) error {
 func (a *app) hintSubcommand(word string) {
 	switch word {
 	case "build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag":
-		fmt.Fprintf(a.stderr, "No images found matching %q: did you mean \"%s image %s\"?\n", word, a.name, word)
+		fmt.Fprintf(a.stderr, "\nNo images found matching %q: did you mean \"%s image %s\"?\n", word, a.name, word)
 	}
 }
 
@@ -248,8 +248,8 @@ func (r *imageRow) CreatedSince() string {
 func (r *imageRow) CreatedAt() string { return time.Unix(r.i.Created, 0).String() }
 func (r *imageRow) Size() string      { return units.HumanSizeWithPrecision(float64(r.i.Size), 3) }
 
-// VirtualSize is the size under the name it had in older clients.
-func (r *imageRow) VirtualSize() string { return r.Size() }
+// VirtualSize is the size under the name and with the digits it had in older clients.
+func (r *imageRow) VirtualSize() string { return units.HumanSize(float64(r.i.Size)) }
 
 func (r *imageRow) Containers() string {
 	if r.i.Containers == -1 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -88,7 +89,13 @@ To push the complete multi-platform image, remove the --platform flag.`)
 }
 
 // note sets a remark apart from progress, on stderr.
-func (a *app) note(text string) { fmt.Fprintf(a.stderr, "\ni Info → %s\n", text) }
+func (a *app) note(text string) {
+	head, indent := " Info -> ", 9
+	if a.stderr.terminal {
+		head, indent = "\x1b[1m\x1b[106m\x1b[30mi\x1b[0m\x1b[0m \x1b[96mInfo → \x1b[0m\x1b[0m", 9
+	}
+	fmt.Fprintf(a.stderr, "\n%s%s\n", head, strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", indent)))
+}
 
 // pushNotes words what the daemon says about a push that was not the whole image.
 func pushNotes(m jsonstream.Message) []string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -81,6 +82,9 @@ func (a *app) tagCommand() *cobra.Command {
 			api, err := a.api()
 			if err != nil {
 				return err
+			}
+			if _, err := reference.ParseAnyReference(args[1]); err != nil {
+				return fmt.Errorf("Error parsing reference: %q is not a valid repository/tag: %w", args[1], err) //nolint:staticcheck // Docker's words
 			}
 			_, err = api.ImageTag(cmd.Context(), client.ImageTagOptions{Source: args[0], Target: args[1]})
 			return err

@@ -187,7 +187,7 @@ func (a *app) api() (*client.Client, error) {
 	}
 	ep, err := a.endpoint()
 	if err != nil {
-		return nil, fmt.Errorf("unable to resolve docker endpoint: %w", err)
+		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's words
 	}
 	opts, err := ep.ClientOptions(a.name)
 	if err != nil {

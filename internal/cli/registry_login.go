@@ -37,9 +37,9 @@ func (a *app) loginCommand() *cobra.Command {
 			f := cmd.Flags()
 			switch {
 			case f.Changed("password") && o.fromStdin:
-				return errors.New("--password and --password-stdin are mutually exclusive")
+				return errors.New("conflicting options: cannot specify both --password and --password-stdin")
 			case o.fromStdin && o.user == "":
-				return errors.New("Must provide --username with --password-stdin") //nolint:staticcheck // Docker's words
+				return errors.New("the --password-stdin option requires --username to be set")
 			case f.Changed("username") && o.user == "":
 				return errors.New("username is empty")
 			case f.Changed("password") && o.password == "":
@@ -116,7 +116,7 @@ func (a *app) loginAgain(ctx context.Context, api *client.Client, known types.Au
 // loginNew asks for what was not given.
 func (a *app) loginNew(ctx context.Context, api *client.Client, o loginFlags, known types.AuthConfig) (string, error) {
 	if (o.user == "" || o.password == "") && !a.stdin.terminal {
-		return "", errors.New("error: cannot perform an interactive login from a non TTY device")
+		return "", errors.New("Error: Cannot perform an interactive login from a non TTY device") //nolint:staticcheck // Docker's words
 	}
 	auth := types.AuthConfig{ServerAddress: known.ServerAddress, Username: strings.TrimSpace(o.user), Password: o.password}
 	in := bufio.NewReader(a.stdin)
@@ -160,12 +160,7 @@ func (a *app) authenticate(ctx context.Context, api *client.Client, auth types.A
 	if result.Auth.IdentityToken != "" {
 		auth.Password, auth.IdentityToken = "", result.Auth.IdentityToken
 	}
-	config := a.configFile()
-	if config.CredentialsStore == "" && len(config.CredentialHelpers) == 0 {
-		fmt.Fprintf(a.stderr, "\nWARNING! Your credentials are stored unencrypted in '%s'.\n"+
-			"Configure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n\n", config.Filename)
-	}
-	if err := config.GetCredentialsStore(auth.ServerAddress).Store(auth); err != nil {
+	if err := a.configFile().GetCredentialsStore(auth.ServerAddress).Store(auth); err != nil {
 		return "", fmt.Errorf("error saving credentials: %w", err)
 	}
 	return result.Auth.Status, nil

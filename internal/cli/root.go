@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
@@ -194,7 +193,7 @@ func (a *app) endpoint() (endpoint.Endpoint, error) {
 // defaultEndpoint is the "default" context: address and TLS of flags and environment.
 func (a *app) defaultEndpoint() (endpoint.Endpoint, error) {
 	if len(a.global.hosts) > 1 {
-		return endpoint.Endpoint{}, errors.New("specify only one -H")
+		return endpoint.Endpoint{}, errors.New("Specify only one -H") //nolint:staticcheck // Docker's words
 	}
 	_, text := a.hostFromEnv()
 	if len(a.global.hosts) == 1 {
@@ -245,31 +244,4 @@ func exists(host string) bool {
 	_, path, _ := strings.Cut(host, "://")
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// supported refuses flags and commands that the daemon is too old for, or of the wrong system for. Only a flag that
-// was given, or a command that is marked, asks the daemon.
-func (a *app) supported(cmd *cobra.Command) error {
-	var errs []error
-	for c := cmd; c != nil; c = c.Parent() {
-		if err := a.supportedBy(cmd.CommandPath(), cmd, c.Annotations["version"], c.Annotations["ostype"]); err != nil {
-			return err
-		}
-	}
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if !f.Changed || len(f.Annotations) == 0 {
-			return
-		}
-		if err := a.supportedBy(strconv.Quote("--"+f.Name), cmd, first(f.Annotations["version"]), first(f.Annotations["ostype"])); err != nil {
-			errs = append(errs, err)
-		}
-	})
-	return errors.Join(errs...)
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
 }

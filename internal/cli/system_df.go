@@ -102,6 +102,7 @@ func (a *app) diskUsageVerbose(u client.DiskUsageResult, source string) error {
 		// One row per image: what counts here is the space, not the names.
 		rows := imageRows(u.Images.Items[i:i+1], trunc, false, false)
 		if len(rows) > 0 {
+			rows[0].digest = ""
 			d.Images = append(d.Images, rows[0])
 		}
 	}
@@ -174,6 +175,32 @@ func (r *volumeRow) Scope() string         { return r.v.Scope }
 func (r *volumeRow) Mountpoint() string    { return r.v.Mountpoint }
 func (r *volumeRow) Labels() string        { return labelText(r.v.Labels) }
 func (r *volumeRow) Label(k string) string { return r.v.Labels[k] }
+
+// Availability, Group and Status speak of cluster volumes.
+func (r *volumeRow) Availability() string {
+	if r.v.ClusterVolume == nil {
+		return "N/A"
+	}
+	return string(r.v.ClusterVolume.Spec.Availability)
+}
+func (r *volumeRow) Group() string {
+	if r.v.ClusterVolume == nil {
+		return "N/A"
+	}
+	return r.v.ClusterVolume.Spec.Group
+}
+func (r *volumeRow) Status() string {
+	switch c := r.v.ClusterVolume; {
+	case c == nil:
+		return "N/A"
+	case c.Info == nil || c.Info.VolumeID == "":
+		return "pending creation"
+	case len(c.PublishStatus) == 0:
+		return "created"
+	default:
+		return fmt.Sprintf("in use (%d nodes)", len(c.PublishStatus))
+	}
+}
 func (r *volumeRow) Links() string {
 	if r.v.UsageData == nil {
 		return "N/A"

@@ -177,11 +177,10 @@ func newServerVersion(v client.ServerVersionResult) *serverVersion {
 	if d == nil {
 		return out
 	}
+	out.GitCommit, out.GoVersion, out.KernelVersion, out.BuildTime = d["GitCommit"], d["GoVersion"], d["KernelVersion"], d["BuildTime"]
 	if built, ok := d["BuildTime"]; ok {
 		d["BuildTime"] = readableTime(built)
 	}
-	out.GitCommit, out.GoVersion, out.KernelVersion = d["GitCommit"], d["GoVersion"], d["KernelVersion"]
-	out.BuildTime = d["BuildTime"]
 	if experimental, err := strconv.ParseBool(d["Experimental"]); err == nil {
 		out.Experimental = experimental
 	}

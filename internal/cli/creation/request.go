@@ -51,11 +51,11 @@ func (o *Options) Request(image string, command []string, serverOS string) (*Req
 	}
 	env, err := flagvalue.ReadPairs(o.envFiles.Values(), o.env.Values(), os.LookupEnv)
 	if err != nil {
-		return nil, fmt.Errorf("--env-file: %w", err)
+		return nil, err
 	}
 	labels, err := flagvalue.ReadPairs(o.labelFiles.Values(), o.labels.Values(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("--label-file: %w", err)
+		return nil, err
 	}
 	if err := o.checkModes(); err != nil {
 		return nil, err
@@ -148,9 +148,9 @@ func (o *Options) ports() (network.PortSet, network.PortMap, error) {
 		return nil, nil, err
 	}
 	for _, text := range o.expose.Values() {
-		ports, err := network.ParsePortRange(text)
+		ports, err := flagvalue.ParseExposed(text)
 		if err != nil {
-			return nil, nil, fmt.Errorf("invalid range format for --expose: %w", err)
+			return nil, nil, fmt.Errorf("invalid range format for --expose: %s, error: %w", text, err)
 		}
 		for port := range ports.All() {
 			exposed[port] = struct{}{}
@@ -202,7 +202,7 @@ func (o *Options) security() (opts, masked, readonly []string, _ error) {
 			key, val, ok = strings.Cut(opt, ":")
 		}
 		if (!ok || val == "") && key != "no-new-privileges" {
-			return nil, nil, nil, fmt.Errorf("invalid --security-opt: %q", opt)
+			return nil, nil, nil, fmt.Errorf("Invalid --security-opt: %q", opt) //nolint:staticcheck // Docker's words
 		}
 		if key == "seccomp" && val != "builtin" && val != "unconfined" {
 			profile, err := os.ReadFile(val)

@@ -43,6 +43,33 @@ func shortForm(value string) (string, error) {
 	return fields["published"] + ":" + fields["target"] + "/" + fields["protocol"], nil
 }
 
+// ParseExposed reads one --expose value, PORT[-PORT][/PROTO].
+func ParseExposed(text string) (network.PortRange, error) {
+	ports, proto, _ := strings.Cut(text, "/")
+	if ports == "" {
+		return network.PortRange{}, errors.New("empty string specified for ports")
+	}
+	first, last, isRange := strings.Cut(ports, "-")
+	from, err := strconv.ParseUint(first, 10, 16)
+	if err != nil {
+		return network.PortRange{}, err
+	}
+	to := from
+	if isRange {
+		if to, err = strconv.ParseUint(last, 10, 16); err != nil {
+			return network.PortRange{}, err
+		}
+	}
+	if to < from {
+		return network.PortRange{}, errors.New("invalid range specified for port: " + ports)
+	}
+	if proto == "" {
+		proto = string(network.TCP)
+	}
+	r, _ := network.PortRangeFrom(uint16(from), uint16(to), network.IPProtocol(proto))
+	return r, nil
+}
+
 func parsePort(spec string, exposed network.PortSet, bindings network.PortMap) error {
 	hostIP, hostPorts, containerPorts := cutPortSpec(spec)
 	containerPorts, proto, _ := strings.Cut(containerPorts, "/")

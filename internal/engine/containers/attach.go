@@ -157,20 +157,12 @@ func (s *Service) Attach(ctx context.Context, ref string, opts AttachOptions) er
 		return nil
 	}
 	if config.StdinOnce && !config.Tty && ctx.Err() == nil {
-		// Docker's clients expect the exit to be there when this returns.
-		o.mu.Lock()
-		same := o.exit == report || waiting != nil
-		if waiting != nil {
-			report = o.exit
-		}
-		running := o.state.WireRunning()
-		o.mu.Unlock()
-		if same && running {
-			select {
-			case <-report.done:
-			case <-ctx.Done():
-			case <-s.leaving:
-			}
+		// Docker's clients expect the exit to be there when this returns. The
+		// note is that of the run attached to, also when it began later.
+		select {
+		case <-report.done:
+		case <-ctx.Done():
+		case <-s.leaving:
 		}
 	}
 	return nil

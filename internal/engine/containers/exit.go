@@ -16,7 +16,7 @@ const (
 	lazySave = time.Second
 	// reportDelay is how long the report of an exit may wait for the ports to
 	// be free, so that who was told can use them.
-	reportDelay = 100 * time.Millisecond
+	reportDelay = 50 * time.Millisecond
 	// teardownTimeout bounds what is done after an exit.
 	teardownTimeout = 30 * time.Second
 )

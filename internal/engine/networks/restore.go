@@ -28,6 +28,11 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 	if err := s.predefined(ctx, recs, live); err != nil {
 		return err
 	}
+	for _, rec := range recs {
+		if !rec.Predefined() {
+			s.add(fromRecord(rec))
+		}
+	}
 	for _, l := range live {
 		if err := s.takeOver(l); err != nil {
 			// Known, but its addresses belong to nobody: it goes on as it is.
@@ -205,6 +210,40 @@ func (s *Service) defaultBridge(ctx context.Context, rec network.Record, live []
 		return nil, errdefs.ErrInvalidArgument.WithMessage("bridge " + d.Device + " has no address")
 	}
 	return n, nil
+}
+
+// fromRecord is the state of a network whose addresses were decided when it was
+// made.
+func fromRecord(rec network.Record) *netState {
+	option := func(name string, otherwise bool) bool {
+		v, err := strconv.ParseBool(rec.Options[name])
+		if err != nil {
+			return otherwise
+		}
+		return v
+	}
+	n := &netState{rec: rec, mtu: 1500, icc: option(network.OptICC, true), masq: option(network.OptMasquerade, true)}
+	if mtu, err := strconv.Atoi(rec.Options[network.OptMTU]); err == nil && mtu > 0 {
+		n.mtu = mtu
+	}
+	for _, c := range rec.IPAM.Config {
+		if !c.Subnet.IsValid() || !c.Gateway.IsValid() {
+			continue
+		}
+		own := netip.PrefixFrom(c.Gateway, c.Subnet.Bits())
+		reserve := []netip.Addr{c.Gateway}
+		for _, a := range c.AuxAddress {
+			reserve = append(reserve, a)
+		}
+		addrs := network.NewAddresses(c.Subnet, c.IPRange, reserve...)
+		n.bridgeAddrs = append(n.bridgeAddrs, own)
+		if c.Subnet.Addr().Is4() {
+			n.addr4, n.gateway4 = addrs, c.Gateway
+		} else {
+			n.addr6, n.gateway6 = addrs, c.Gateway
+		}
+	}
+	return n
 }
 
 // family enters one subnet of the network into record and state. own is the

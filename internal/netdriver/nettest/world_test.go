@@ -3,7 +3,6 @@ package nettest_test
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -107,7 +106,7 @@ type engine struct {
 	stopRun func()
 }
 
-const table = "orlop-test"
+const tableName = "orlop-test"
 
 func newID() string {
 	var b [32]byte
@@ -121,7 +120,7 @@ func newID() string {
 func start(t testing.TB, prev *engine, change func(*networks.Config), live ...networks.LiveSandbox) *engine {
 	t.Helper()
 	nettest.Need(t)
-	e := &engine{t: t, name: table}
+	e := &engine{t: t, name: tableName}
 	if prev != nil {
 		e.store, e.dir = prev.store, prev.dir
 	} else {
@@ -314,5 +313,3 @@ func (e *engine) elements() int {
 	}
 	return n
 }
-
-var errNone = errors.New("no answer")

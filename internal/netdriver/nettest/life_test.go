@@ -1,0 +1,580 @@
+package nettest_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"github.com/orlop/orlop/internal/domain/network"
+	"github.com/orlop/orlop/internal/engine/networks"
+	"github.com/orlop/orlop/internal/linux/netns"
+	"github.com/orlop/orlop/internal/nameserver/table"
+	"github.com/orlop/orlop/internal/netdriver/nettest"
+)
+
+func TestTakenPortIsRefusedBeforeAnythingChanges(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	first := e.run("first", ":6379:6379/tcp")
+	defer e.close(first)
+	l, err := net.Listen("tcp4", "127.0.0.1:7000")
+	must(t, err)
+	defer l.Close()
+	before, elements := links(t, e), e.elements()
+
+	for _, c := range []struct{ publish, text string }{
+		{":6379:6379/tcp", "Bind for 0.0.0.0:6379 failed: port is already allocated"},
+		{"127.0.0.1:6379:6379/tcp", "Bind for 0.0.0.0:6379 failed: port is already allocated"},
+		{":7000:80/tcp", "failed to bind host port 0.0.0.0:7000/tcp: address already in use"},
+		{"192.0.2.77:80:80/tcp", "failed to bind host port 192.0.2.77:80/tcp: cannot assign requested address"},
+	} {
+		_, err := e.tryRun("second", c.publish)
+		if err == nil {
+			t.Fatalf("%s was published", c.publish)
+		}
+		want := "failed to set up container networking: driver failed programming external connectivity on endpoint second ("
+		if !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), c.text) {
+			t.Errorf("publish %s: %q, want %q…%q", c.publish, err, want, c.text)
+		}
+	}
+	if got := links(t, e); got != before {
+		t.Errorf("%d links, before %d", got, before)
+	}
+	if got := e.elements(); got != elements {
+		t.Errorf("%d elements, before %d", got, elements)
+	}
+	// The addresses were given back: the next container has the next one.
+	next := e.run("next")
+	defer e.close(next)
+	if next.ip != first.ip.Next() {
+		t.Errorf("address %s after %s", next.ip, first.ip)
+	}
+}
+
+func links(t testing.TB, e *engine) int {
+	t.Helper()
+	l, err := e.driver.Links(t.Context(), "orlop0")
+	must(t, err)
+	return len(l)
+}
+
+func TestReservedPortCannotBeTakenByOthers(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	b := e.run("web", ":8080:80/tcp", ":8080:80/udp")
+	for _, try := range []struct{ proto, addr string }{
+		{"tcp4", "0.0.0.0:8080"}, {"tcp4", "127.0.0.1:8080"}, {"tcp6", "[::]:8080"}, {"tcp", ":8080"}, {"udp4", "0.0.0.0:8080"}, {"udp6", "[::]:8080"},
+	} {
+		if err := listen(try.proto, try.addr); err == nil {
+			t.Errorf("%s %s can be bound", try.proto, try.addr)
+		}
+	}
+	e.close(b)
+	for _, proto := range []string{"tcp4", "tcp6", "udp4", "udp6"} {
+		if err := listen(proto, ":8080"); err != nil {
+			t.Errorf("after the container was closed: %v", err)
+		}
+	}
+}
+
+// listen sets SO_REUSEADDR, as the standard library does.
+func listen(proto, addr string) error {
+	var c io.Closer
+	var err error
+	if strings.HasPrefix(proto, "tcp") {
+		c, err = net.Listen(proto, addr)
+	} else {
+		c, err = net.ListenPacket(proto, addr)
+	}
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+func TestOldConnectionsDoNotKeepAPortFromBeingPublished(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	// The server closes first, so TIME_WAIT is on its port.
+	l, err := net.Listen("tcp4", "127.0.0.1:8080")
+	must(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := l.Accept()
+		if err == nil {
+			c.Close()
+		}
+	}()
+	c, err := net.Dial("tcp4", "127.0.0.1:8080")
+	must(t, err)
+	<-done
+	_, err = io.ReadAll(c)
+	must(t, err)
+	c.Close()
+	l.Close()
+	tcp, err := os.ReadFile("/proc/net/tcp")
+	must(t, err)
+	if !strings.Contains(string(tcp), ":1F90 ") {
+		t.Fatal("there is no connection in TIME_WAIT")
+	}
+	b := e.run("web", ":8080:80/tcp")
+	if err := listen("tcp4", "0.0.0.0:8080"); err == nil {
+		t.Error("the port is not reserved")
+	}
+	if c, err := net.DialTimeout("tcp4", "127.0.0.1:8080", time.Second); err == nil {
+		t.Error("connected although nobody listens")
+		c.Close()
+	}
+	e.close(b)
+}
+
+func TestEphemeralPortsAvoidThoseOfOtherPrograms(t *testing.T) {
+	nettest.Need(t)
+	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40009"), 0))
+	t.Cleanup(func() {
+		must(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("32768 60999"), 0))
+	})
+	e := start(t, nil, nil)
+	defer e.finish()
+	l, err := net.Listen("tcp", ":40001")
+	must(t, err)
+	defer l.Close()
+	var got []uint16
+	for i := range 3 {
+		b := e.run(fmt.Sprint("web", i), "::80/tcp")
+		defer e.close(b)
+		ports := b.Attachment.Ports
+		if len(ports) != 2 || ports[0].HostPort != ports[1].HostPort {
+			t.Fatalf("bindings %v", ports)
+		}
+		got = append(got, ports[0].HostPort)
+	}
+	if fmt.Sprint(got) != "[40000 40002 40003]" {
+		t.Errorf("ports %v", got)
+	}
+	if _, err := e.tryRun("many", ":40002-40003:80/tcp"); err == nil || !strings.HasSuffix(err.Error(), "all ports are allocated") {
+		t.Errorf("a range without a free port: %v", err)
+	}
+}
+
+func TestStoppedContainersPortIsFreeAtOnce(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	for i := range 20 {
+		b := e.run(fmt.Sprint("web", i), ":8080:80/tcp", ":8080:80/udp")
+		stop := nettest.Serve(t, b.ns, fmt.Sprint("web", i), 80)
+		for _, to := range []string{"127.0.0.1:8080", "[::1]:8080"} {
+			for _, proto := range []string{"tcp", "udp"} {
+				got, err := nettest.Ask(nil, proto, to)
+				must(t, err)
+				if got.Server != fmt.Sprint("web", i) {
+					t.Fatalf("%s %s answered by %s, want web%d", proto, to, got.Server, i)
+				}
+			}
+		}
+		stop()
+		e.close(b)
+	}
+	if n := e.elements(); n != 0 {
+		t.Errorf("%d elements are left", n)
+	}
+	eventually(t, "links gone", func() bool { return links(t, e) == 0 })
+	st, err := e.netd.Status()
+	must(t, err)
+	if st.Ports != 0 || st.Sessions != 0 || st.Sandboxes != 0 {
+		t.Errorf("netd still has %+v", st)
+	}
+}
+
+func TestUDPClientThatKeepsSendingReachesTheNewContainer(t *testing.T) {
+	w := nettest.NewWorld(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	var c net.Conn
+	must(t, w.Outside.Do(func() (err error) {
+		c, err = net.Dial("udp", w.Host.String()+":8080")
+		return err
+	}))
+	defer c.Close()
+	ask := func() (string, error) {
+		if _, err := c.Write([]byte("x")); err != nil {
+			return "", err
+		}
+		must(t, c.SetReadDeadline(time.Now().Add(3*time.Second)))
+		buf := make([]byte, 100)
+		n, err := c.Read(buf)
+		return strings.Fields(string(buf[:n]) + " -")[0], err
+	}
+	_, _ = c.Write([]byte("early")) // a flow that leads nowhere yet
+	for _, name := range []string{"one", "two"} {
+		b := e.run(name, ":8080:80/udp")
+		stop := nettest.Serve(t, b.ns, name, 80)
+		var got string
+		eventually(t, name+" answers", func() bool {
+			var err error
+			got, err = ask()
+			return err == nil
+		})
+		if got != name {
+			t.Errorf("answered by %s, want %s", got, name)
+		}
+		stop()
+		e.close(b)
+	}
+}
+
+func TestAddressIsFreeWhenItsLinkIsGone(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, func(c *networks.Config) { c.Default.Address = netip.MustParsePrefix("10.9.0.1/29") })
+	defer e.finish()
+	var boxes []*box
+	for i := range 5 { // .2 to .6
+		boxes = append(boxes, e.run(fmt.Sprint("c", i)))
+	}
+	if _, err := e.tryRun("full"); err == nil || !strings.HasSuffix(err.Error(), "no available addresses on this pool") {
+		t.Errorf("a full subnet: %v", err)
+	}
+	// Somebody keeps the namespace alive: only the reaper frees the address.
+	hold := boxes[2]
+	stop := nettest.Serve(t, hold.ns, "hold", 80)
+	e.close(hold)
+	again := e.run("again")
+	if again.ip != hold.ip {
+		t.Errorf("address %s, want %s", again.ip, hold.ip)
+	}
+	stop()
+	for i, b := range boxes {
+		if i != 2 {
+			e.close(b)
+		}
+	}
+	e.close(again)
+	eventually(t, "links gone", func() bool { return links(t, e) == 0 })
+}
+
+func TestDaemonComesBackAndFindsEverything(t *testing.T) {
+	w := nettest.NewWorld(t)
+	e := start(t, nil, nil)
+	web := e.run("web", ":8080:80/tcp", "127.0.0.1:8081:80/tcp")
+	nettest.Serve(t, web.ns, "web", 80)
+	gone := e.run("gone", ":9090:80/tcp")
+	inspect, err := e.svc.Inspect(t.Context(), "bridge")
+	must(t, err)
+	e.die()
+
+	// The container that ended meanwhile leaves link, elements and reservation.
+	e2 := start(t, e, nil, networks.LiveSandbox{Attachment: web.Attachment, Name: "web"})
+	defer e2.finish()
+	if n := e2.elements(); n != 2 {
+		t.Errorf("%d elements after the restart, want 2", n)
+	}
+	eventually(t, "the leftover link is gone", func() bool { return links(t, e2) == 1 })
+	plan, err := e2.rules.Apply(t.Context(), network.Ruleset{
+		Bridges: []network.BridgeRules{{Device: "orlop0", ICC: true, Masquerade: true, Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}},
+		Ports:   web.Attachment.Ports, DropForeign: dropsForeign(t, e2),
+	})
+	must(t, err)
+	if plan != "" {
+		t.Errorf("applying the ruleset again does: %s", plan)
+	}
+	for _, way := range []struct {
+		ns *netns.NS
+		to string
+	}{{w.Outside, w.Host.String() + ":8080"}, {nil, "[::1]:8080"}, {nil, "127.0.0.1:8081"}} {
+		if got, err := nettest.Ask(way.ns, "tcp", way.to); err != nil || got.Server != "web" {
+			t.Errorf("%s: %v %v", way.to, got, err)
+		}
+	}
+	if _, err := e2.tryRun("thief", ":8080:80/tcp"); err == nil {
+		t.Error("the port of a container that runs was given out again")
+	}
+	if err := listen("tcp4", ":9090"); err != nil {
+		t.Errorf("the port of a container that ended is still reserved: %v", err)
+	}
+	again, err := e2.svc.Inspect(t.Context(), "bridge")
+	must(t, err)
+	if again.ID != inspect.ID || again.IPAM.Config[0].Subnet != inspect.IPAM.Config[0].Subnet {
+		t.Errorf("network %s %v became %s %v", inspect.ID, inspect.IPAM, again.ID, again.IPAM)
+	}
+	next := e2.run("next")
+	if next.ip == web.ip {
+		t.Errorf("address %s was given out twice", next.ip)
+	}
+	e2.close(next)
+	e2.close(web)
+	web.Release()
+	gone.Release()
+	eventually(t, "links gone", func() bool { return links(t, e2) == 0 })
+}
+
+func dropsForeign(t *testing.T, e *engine) bool {
+	t.Helper()
+	d, err := e.rules.DropsForeign(t.Context())
+	must(t, err)
+	return d
+}
+
+// hammer asks again and again until stopped and counts.
+type hammer struct {
+	stop          chan struct{}
+	wg            sync.WaitGroup
+	asked, failed atomic.Int64
+	mu            sync.Mutex
+	first         error
+}
+
+func (h *hammer) run(what string, ask func() error) {
+	h.wg.Add(1)
+	go func() {
+		defer h.wg.Done()
+		for {
+			select {
+			case <-h.stop:
+				return
+			default:
+			}
+			h.asked.Add(1)
+			if err := ask(); err != nil {
+				h.failed.Add(1)
+				h.mu.Lock()
+				if h.first == nil {
+					h.first = fmt.Errorf("%s: %w", what, err)
+				}
+				h.mu.Unlock()
+			}
+		}
+	}()
+}
+
+func (h *hammer) end(t *testing.T) {
+	t.Helper()
+	close(h.stop)
+	h.wg.Wait()
+	if h.failed.Load() > 0 || h.asked.Load() == 0 {
+		t.Errorf("%d of %d failed, the first: %v", h.failed.Load(), h.asked.Load(), h.first)
+	}
+	t.Logf("%d asked, %d failed", h.asked.Load(), h.failed.Load())
+}
+
+// names runs a network with a resolver: the host has one on loopback only.
+func names(t *testing.T) *engine {
+	t.Helper()
+	nettest.Need(t)
+	serveDNS(t)
+	return start(t, nil, func(c *networks.Config) {
+		c.Host = machine{c.Host.(machine).Host, "nameserver 127.0.0.1\nsearch example.test\n"}
+	})
+}
+
+// hammerAll asks by every way that netd and the kernel serve.
+func hammerAll(t *testing.T, b *box) *hammer {
+	t.Helper()
+	h := &hammer{stop: make(chan struct{})}
+	for _, to := range []string{"127.0.0.1:8080", "[::1]:8080"} {
+		for _, proto := range []string{"tcp", "udp"} {
+			h.run(proto+" "+to, func() error {
+				_, err := nettest.Ask(nil, proto, to)
+				return err
+			})
+		}
+	}
+	for _, proto := range []string{"udp", "tcp"} {
+		h.run("name by "+proto, func() error {
+			_, err := lookup(b, proto, fmt.Sprintf("n%d.example.test", time.Now().UnixNano()))
+			return err
+		})
+	}
+	return h
+}
+
+func TestNothingFailsWhileTheDaemonIsAway(t *testing.T) {
+	e := names(t)
+	b := e.run("web", ":8080:80/tcp", ":8080:80/udp")
+	nettest.Serve(t, b.ns, "web", 80)
+	h := hammerAll(t, b)
+	e.die()
+	waitFor(t, h, 500)
+	e2 := start(t, e, func(c *networks.Config) { c.Host = machine{c.Host.(machine).Host, "nameserver 127.0.0.1\n"} },
+		networks.LiveSandbox{Attachment: b.Attachment})
+	waitFor(t, h, 500)
+	h.end(t)
+	e2.close(b)
+	e2.finish()
+	b.Release()
+}
+
+func waitFor(t *testing.T, h *hammer, more int64) {
+	t.Helper()
+	goal := h.asked.Load() + more
+	eventually(t, fmt.Sprint(more, " more questions"), func() bool { return h.asked.Load() >= goal })
+}
+
+func TestNothingFailsWhileNetdIsReplaced(t *testing.T) {
+	e := names(t)
+	b := e.run("web", ":8080:80/tcp", ":8080:80/udp")
+	nettest.Serve(t, b.ns, "web", 80)
+	open, err := net.Dial("tcp", "[::1]:8080")
+	must(t, err)
+	defer open.Close()
+	h := hammerAll(t, b)
+	waitFor(t, h, 200)
+	for i := range 5 {
+		before := hello(t, e)
+		// Another build: the same program in another file.
+		exe, err := os.Readlink("/proc/self/exe")
+		must(t, err)
+		data, err := os.ReadFile(exe)
+		must(t, err)
+		fresh := filepath.Join(e.dir, fmt.Sprint("build", i))
+		must(t, os.MkdirAll(fresh, 0o700))
+		must(t, os.WriteFile(filepath.Join(fresh, "orlop-netd"), data, 0o755))
+		must(t, os.Remove(filepath.Join(e.dir, "orlop-netd")))
+		must(t, os.Symlink(filepath.Join(fresh, "orlop-netd"), filepath.Join(e.dir, "orlop-netd")))
+		e.die()
+		e = start(t, e, func(c *networks.Config) { c.Host = machine{c.Host.(machine).Host, "nameserver 127.0.0.1\n"} },
+			networks.LiveSandbox{Attachment: b.Attachment})
+		if after := hello(t, e); after.Pid == before.Pid {
+			t.Errorf("netd %d was not replaced", after.Pid)
+		}
+		waitFor(t, h, 200)
+	}
+	h.end(t)
+	// A connection that was open all the time still carries.
+	must(t, open.SetDeadline(time.Now().Add(5*time.Second)))
+	_, err = open.Write([]byte("still there\n"))
+	must(t, err)
+	buf := make([]byte, 200)
+	var got string
+	for !strings.Contains(got, "still there") {
+		n, err := open.Read(buf)
+		if err != nil {
+			t.Fatalf("the open connection ended: %v", err)
+		}
+		got += string(buf[:n])
+	}
+	e.close(b)
+	e.finish()
+	b.Release()
+}
+
+func hello(t *testing.T, e *engine) table.Reply {
+	t.Helper()
+	c, err := table.Dial(filepath.Join(e.dir, "netd", "netd.sock"))
+	must(t, err)
+	defer c.Close()
+	must(t, c.Send(table.Request{Op: table.OpHello}))
+	var r table.Reply
+	_, err = c.Receive(&r)
+	must(t, err)
+	return r
+}
+
+func TestKilledNetdIsStartedAgain(t *testing.T) {
+	e := names(t)
+	defer e.finish()
+	b := e.run("web", ":8080:80/tcp")
+	defer e.close(b)
+	nettest.Serve(t, b.ns, "web", 80)
+	for range 3 {
+		pid := hello(t, e).Pid
+		p, err := os.FindProcess(pid)
+		must(t, err)
+		must(t, p.Kill())
+		// What the kernel does goes on meanwhile.
+		if got, err := nettest.Ask(nil, "tcp", "127.0.0.1:8080"); err != nil || got.Server != "web" {
+			t.Errorf("127.0.0.1 without netd: %v %v", got, err)
+		}
+		eventually(t, "another netd serves", func() bool {
+			_, err1 := nettest.Silent(nil, "tcp", "[::1]:8080")
+			_, err2 := lookup(b, "udp", "x.example.test")
+			return err1 == nil && err2 == nil && hello(t, e).Pid != pid
+		})
+		if err := listen("tcp4", ":8080"); err == nil {
+			t.Error("the port is not reserved again")
+		}
+	}
+	next := e.run("next", ":8081:80/tcp")
+	e.close(next)
+}
+
+func TestManyContainersAtOnce(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	var wg sync.WaitGroup
+	errs := make(chan error, 64)
+	for i := range 64 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			req := networks.SandboxRequest{ContainerID: newID(), Name: fmt.Sprint("c", i), Bindings: networktypes.PortMap{}}
+			addBinding(t, req.Bindings, "::80/tcp")
+			b, err := e.open(req)
+			if err == nil {
+				err = e.svc.Close(context.Background(), b.Attachment.ContainerID)
+			}
+			errs <- err
+		}()
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "links gone", func() bool { return links(t, e) == 0 })
+	if n := e.elements(); n != 0 {
+		t.Errorf("%d elements are left", n)
+	}
+	n, err := e.svc.Inspect(t.Context(), "bridge")
+	must(t, err)
+	if len(n.Containers) != 0 {
+		t.Errorf("%d containers are left", len(n.Containers))
+	}
+}
+
+func TestContainerThatEndsWithoutTheDaemonLetsGoOfItsNamespace(t *testing.T) {
+	e := names(t)
+	b := e.run("web", ":8080:80/tcp")
+	id := b.Attachment.ContainerID
+	p := process(t, b)
+	must(t, e.svc.Started(t.Context(), id, p.Pid))
+	b.Release()
+	if got, err := lookupPid(p.Pid, "web.example.test"); err != nil || len(got) == 0 {
+		t.Fatalf("look-up inside: %v %v", got, err)
+	}
+	e.die()
+	must(t, p.Kill())
+	_, err := p.Wait()
+	must(t, err)
+	// No daemon: netd alone lets go, and the kernel removes the link.
+	eventually(t, "the link is gone", func() bool {
+		_, err := net.InterfaceByName(b.Attachment.Endpoints[0].HostLink)
+		return err != nil
+	})
+	if err := listen("tcp4", ":8080"); err == nil {
+		t.Error("the port is not reserved any more")
+	}
+	e = start(t, e, nil)
+	if err := listen("tcp4", ":8080"); err != nil {
+		t.Errorf("the daemon knows that the container ended, its port is still reserved: %v", err)
+	}
+	e.finish()
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 )
 
 // mutated is called by containerd after every write transaction; dirty says
@@ -85,7 +86,8 @@ func (d *DB) Collect(ctx context.Context) error {
 	// Folders of snapshots whose transaction never happened are only known to
 	// the snapshotter itself.
 	if cleaner, ok := d.overlay.(snapshots.Cleaner); ok {
-		if err := cleaner.Cleanup(ctx); err != nil {
+		// Not found: there never was a snapshot.
+		if err := cleaner.Cleanup(ctx); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("clean snapshots: %w", err)
 		}
 	}

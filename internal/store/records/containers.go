@@ -533,7 +533,7 @@ func (c *Containers) lower(ctx context.Context, chain digest.Digest) ([]string, 
 // any more, so that garbage collection may take them once their image is gone.
 func (c *Containers) ReleaseUnused(ctx context.Context) error {
 	ctx = c.cfg.DB.Context(ctx)
-	held, err := c.cfg.DB.Leases().List(ctx, `labels."`+useLabel+`"~=.`)
+	held, err := c.cfg.DB.Leases().List(ctx, `labels."`+useLabel+`"`)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
 	}

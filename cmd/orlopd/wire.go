@@ -55,6 +55,7 @@ type engine struct {
 	registry   *registries
 	system     *system.Service
 	machine    *host
+	volumes    *volumeList
 
 	// closers undo what wire opened, the last first.
 	closers []func() error
@@ -203,7 +204,8 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		return nil, err
 	}
 
-	if e.system, err = e.wireSystem(c, id, machine, imageService, volumeStore); err != nil {
+	e.volumes = &volumeList{store: volumeStore, containers: e.containers}
+	if e.system, err = e.wireSystem(c, id, machine, imageService); err != nil {
 		return nil, err
 	}
 	watcher, err := newHangups()
@@ -211,7 +213,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		return nil, err
 	}
 	e.api, err = httpapi.New(httpapi.Config{
-		Containers: e.containers, Images: imageService, Networks: e.networks, Events: e.broker, System: e.system,
+		Containers: e.containers, Images: imageService, Networks: e.networks, Volumes: e.volumes, Events: e.broker, System: e.system,
 		Product: "Orlop", Version: version.Version, MinVersion: c.MinAPIVersion, Experimental: c.Experimental,
 		BuilderVersion: "2",
 		Hangup:         watcher.watch,

@@ -13,7 +13,6 @@ import (
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 	systemtypes "github.com/moby/moby/api/types/system"
-	volumetypes "github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/network"
@@ -21,10 +20,9 @@ import (
 	"github.com/orlop/orlop/internal/engine/images"
 	"github.com/orlop/orlop/internal/engine/system"
 	"github.com/orlop/orlop/internal/store/metadata"
-	"github.com/orlop/orlop/internal/store/volumedir"
 )
 
-func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService *images.Service, volumeStore *volumedir.Store) (*system.Service, error) {
+func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService *images.Service) (*system.Service, error) {
 	var firewallInfo *systemtypes.FirewallInfo
 	if c.Firewall {
 		firewallInfo = &systemtypes.FirewallInfo{Driver: "nftables", Info: [][2]string{{"Table", id.Table}}}
@@ -42,7 +40,7 @@ func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService 
 		Settings:   c.settings(machine),
 		Containers: e.containers,
 		Images:     imageUsage{imageService, e.db},
-		Volumes:    volumeUsage{volumeStore},
+		Volumes:    e.volumes,
 		Hostname:   machine.Hostname,
 		OpenFiles:  openFiles,
 		Listeners:  e.broker.Listeners,
@@ -194,32 +192,4 @@ func (i imageUsage) Usage(ctx context.Context) ([]imagetypes.Summary, int64, err
 		return err
 	})
 	return list, total, err
-}
-
-// volumeUsage is system.Volumes.
-type volumeUsage struct{ s *volumedir.Store }
-
-func (v volumeUsage) Usage(ctx context.Context) ([]volumetypes.Volume, error) {
-	list, err := v.s.List()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]volumetypes.Volume, 0, len(list))
-	for _, vol := range list {
-		size, err := v.s.Size(ctx, vol.Name)
-		if err != nil {
-			return nil, err
-		}
-		labels := vol.Labels
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		out = append(out, volumetypes.Volume{
-			Name: vol.Name, Driver: "local", Scope: "local", Mountpoint: v.s.Path(vol.Name), Labels: labels,
-			CreatedAt: vol.Created.Format("2006-01-02T15:04:05Z07:00"),
-			// Who uses a volume is not counted yet, and -1 says so (API 1.25).
-			UsageData: &volumetypes.UsageData{Size: size, RefCount: -1},
-		})
-	}
-	return out, nil
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Containers Containers
 	Images     Images
 	Networks   Networks
+	Volumes    Volumes
 	Events     Events
 	System     System
 

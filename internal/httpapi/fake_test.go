@@ -16,6 +16,7 @@ import (
 	networktypes "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/registry"
 	systemtypes "github.com/moby/moby/api/types/system"
+	volumetypes "github.com/moby/moby/api/types/volume"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -305,6 +306,18 @@ func (fakeNetworks) Inspect(_ context.Context, ref string) (networktypes.Inspect
 	return networktypes.Inspect{Network: networktypes.Network{Name: "bridge", ID: "n1", Scope: "local"}}, nil
 }
 
+type fakeVolumes struct{}
+
+func (fakeVolumes) List(context.Context, map[string][]string) ([]volumetypes.Volume, error) {
+	return []volumetypes.Volume{{Name: "data"}}, nil
+}
+func (fakeVolumes) Inspect(_ context.Context, name string) (volumetypes.Volume, error) {
+	if name != "data" {
+		return volumetypes.Volume{}, errdefs.ErrNotFound.WithMessage("get " + name + ": no such volume")
+	}
+	return volumetypes.Volume{Name: name}, nil
+}
+
 type fakeEvents struct{ messages []events.Message }
 
 func (f *fakeEvents) Subscribe(context.Context, time.Time, time.Time, map[string][]string) (iter.Seq2[events.Message, error], error) {
@@ -356,7 +369,7 @@ func newEngine(t *testing.T, change ...func(*httpapi.Config)) *engine {
 		system:     &fakeSystem{},
 	}
 	cfg := httpapi.Config{
-		Containers: e.containers, Images: e.images, Networks: fakeNetworks{}, Events: e.events, System: e.system,
+		Containers: e.containers, Images: e.images, Networks: fakeNetworks{}, Volumes: fakeVolumes{}, Events: e.events, System: e.system,
 		Product: "Orlop", Version: "0.1.0", BuilderVersion: "2", Now: time.Now,
 	}
 	for _, f := range change {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/authconfig"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
@@ -274,9 +273,4 @@ func emptyNotNull[T any](list []T) []T {
 		return []T{}
 	}
 	return list
-}
-
-// notHere answers operations whose object does not exist yet in this engine.
-func (a *API) notHere(_ *answer, r *request) error {
-	return errdefs.ErrNotImplemented.WithMessage(r.route.Operation + " is not available in this version of the engine")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
@@ -33,6 +34,9 @@ func ApplyChanges(config *dockerspec.DockerOCIImageConfig, changes []string) err
 		}
 		command, err := instructions.ParseCommand(node)
 		if err == nil {
+			err = expand(command, parsed.EscapeToken, config.Env)
+		}
+		if err == nil {
 			err = applyChange(config, command)
 		}
 		if err != nil {
@@ -40,6 +44,19 @@ func ApplyChanges(config *dockerspec.DockerOCIImageConfig, changes []string) err
 		}
 	}
 	return nil
+}
+
+// expand replaces variables and takes quotes away, as a build does.
+func expand(command any, escape rune, env []string) error {
+	expandable, ok := command.(instructions.SupportsSingleWordExpansion)
+	if !ok {
+		return nil
+	}
+	lex := shell.NewLex(escape)
+	return expandable.Expand(func(word string) (string, error) {
+		result, _, err := lex.ProcessWord(word, shell.EnvsFromSlice(env))
+		return result, err
+	})
 }
 
 func applyChange(config *dockerspec.DockerOCIImageConfig, command any) error {

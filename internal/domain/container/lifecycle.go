@@ -166,7 +166,6 @@ var table = map[State]map[Act]move{
 		ActUnpause: {wait: true}, ActExec: {wait: true}, ActRemove: {wait: true}, ActForceRemove: {wait: true},
 		ActStarted:     to(StateRunning),
 		ActStartFailed: to(StateExited),
-		ActEndedAgain:  to(StateRestarting), // could not be started; the policy tries again
 	},
 	StateExited: {
 		ActStart:       to(StateStarting),
@@ -178,8 +177,6 @@ var table = map[State]map[Act]move{
 		ActRemove:      to(StateRemoving),
 		ActForceRemove: to(StateRemoving),
 		ActRelaunch:    to(StateRelaunching), // by the restart policy after a boot
-		ActStopFailed:  to(StateExited),      // it ended while the stop gave up
-		ActKillFailed:  to(StateExited),
 	},
 	StateRemoving: {
 		ActStart:        refused(errdefs.ErrConflict, "container is marked for removal and cannot be started"),

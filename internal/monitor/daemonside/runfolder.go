@@ -25,6 +25,10 @@ const (
 	exitFile   = "exit.json"
 )
 
+// monitorsOwn is what a monitor makes beside them: the runtime's state, and for
+// a foreign runtime its bundle.
+var monitorsOwn = []string{"runtime", "rootfs", "config.json"}
+
 const (
 	// killTimeout bounds what is done for a container whose caller is gone.
 	killTimeout = 30 * time.Second

@@ -167,8 +167,11 @@ func (l *Launcher) prepareRun(launch container.Launch) error {
 // has none in it.
 func (l *Launcher) clearRun(id string) {
 	dir := l.Dir(id)
-	for _, name := range []string{exitFile, socketFile, placeFile, lockFile, "config.json"} {
+	for _, name := range []string{exitFile, socketFile, placeFile, lockFile} {
 		os.Remove(filepath.Join(dir, name))
+	}
+	for _, name := range monitorsOwn {
+		os.RemoveAll(filepath.Join(dir, name))
 	}
 	os.Remove(dir)
 }

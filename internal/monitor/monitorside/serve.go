@@ -367,7 +367,7 @@ func (m *monitor) signal(a protocol.SignalArgs) error {
 		return err
 	}
 	err = t.proc.Signal(a.Signal)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrProcessDone) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrProcessDone) || errdefs.IsFailedPrecondition(err) {
 		return errNotRunning(m.id)
 	}
 	return err

@@ -45,7 +45,9 @@ func TestMain(t *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(t.Run())
+	code := t.Run()
+	programs.remove()
+	os.Exit(code)
 }
 
 // plain is a "container" without any confinement: a session of the host.
@@ -136,14 +138,16 @@ func (p *plain) Exec(_ context.Context, x *execution, s stdio) (process, error) 
 type bench struct {
 	*testing.T
 	root string
-	l    *daemonside.Launcher
-	ctx  context.Context
+	// runtime is the program whose monitors are started.
+	runtime string
+	l       *daemonside.Launcher
+	ctx     context.Context
 }
 
 func newBench(t *testing.T) *bench {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	b := &bench{T: t, root: t.TempDir(), ctx: ctx}
+	b := &bench{T: t, root: t.TempDir(), runtime: "/proc/self/exe", ctx: ctx}
 	b.launcher()
 	return b
 }
@@ -151,7 +155,7 @@ func newBench(t *testing.T) *bench {
 // launcher makes a new one, as a daemon that starts does.
 func (b *bench) launcher() {
 	b.Helper()
-	l, err := daemonside.New(daemonside.Config{Runtime: "/proc/self/exe", ExecRoot: b.root})
+	l, err := daemonside.New(daemonside.Config{Runtime: b.runtime, ExecRoot: b.root})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -196,8 +200,9 @@ func (b *bench) killLater(m *daemonside.Monitor) {
 		if err == nil {
 			defer pidfd.Ended(monitor)
 		}
-		if st, err := pidfd.ReadStat(r.InitPid); err == nil && st.Start == r.InitStart {
+		if st, err := pidfd.ReadStat(r.InitPid); err == nil && st.Start == r.InitStart { // a leader only outside a container
 			unix.Kill(-r.InitPid, unix.SIGKILL)
+			unix.Kill(r.InitPid, unix.SIGKILL)
 		}
 	})
 }

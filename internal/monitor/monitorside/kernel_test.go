@@ -1,0 +1,358 @@
+package monitorside
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/domain/container"
+	"github.com/orlop/orlop/internal/linux/cgroup"
+	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/monitor/daemonside"
+)
+
+// The tests of this file run real containers. The only program inside is
+// testdata/app.
+
+// programs are the static programs that the tests of this file need.
+var programs built
+
+type built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// build makes orlop-runtime and app, once for all tests.
+func (p *built) build(t testing.TB) string {
+	t.Helper()
+	p.once.Do(func() {
+		if p.dir, p.err = os.MkdirTemp("", "orlop-monitor-test-"); p.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", p.dir, "./testdata/app", "../../../cmd/orlop-runtime")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if p.err != nil {
+		t.Fatal(p.err)
+	}
+	return p.dir
+}
+
+func (p *built) remove() { os.RemoveAll(p.dir) }
+
+// newBox is newBench with the real runtime.
+func newBox(t *testing.T) *bench {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes namespaces and cgroups")
+	}
+	b := newBench(t)
+	b.runtime = filepath.Join(programs.build(t), "orlop-runtime")
+	b.restart()
+	return b
+}
+
+// box makes a launch of a real container.
+func (b *bench) box(id string, args ...string) container.Launch {
+	b.Helper()
+	root := filepath.Join(b.root, "rootfs")
+	if err := os.MkdirAll(filepath.Join(root, "proc"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	for _, dir := range []string{"dev", "sys"} {
+		os.MkdirAll(filepath.Join(root, dir), 0o755)
+	}
+	data, err := os.ReadFile(filepath.Join(programs.build(b), "app"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "app"), data, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(root, "text"), []byte("no program"), 0o644)
+	group := fmt.Sprintf("/orlop-monitor-test-%d/%s-%s", os.Getpid(), strings.ToLower(strings.ReplaceAll(b.Name(), "/", "-")), id)
+	b.Cleanup(func() {
+		// The groups of the containers are gone by now; this is their parent.
+		if m, err := cgroup.New(cgroup.Config{Path: filepath.Dir(group)}); err == nil {
+			m.Remove(b.ctx)
+		}
+	})
+	l := b.launch(id, append([]string{"/app"}, args...)...)
+	l.Spec = &specs.Spec{
+		Version: "1.2.0",
+		Root:    &specs.Root{Path: root},
+		Process: l.Spec.Process,
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
+		},
+		Linux: &specs.Linux{
+			CgroupsPath: group,
+			Resources:   &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace},
+			},
+		},
+	}
+	return l
+}
+
+func groupExists(t testing.TB, l container.Launch) bool {
+	t.Helper()
+	m, err := cgroup.New(cgroup.Config{Path: l.Spec.Linux.CgroupsPath})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Exists()
+}
+
+func TestKernelAContainerRunsAndLeavesNothing(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "print", "hello", "there")
+	s, files := b.attached(false)
+	m := b.start(l, files)
+	if exit := b.wait(m); exit.Code != 0 || exit.OOMKilled {
+		t.Errorf("exit %+v", exit)
+	}
+	if out, _ := all(t, s); out != "hello there\n" || b.logged("a") != out {
+		t.Errorf("got %q, logged %q", out, b.logged("a"))
+	}
+	b.gone(m)
+	if groupExists(t, l) {
+		t.Error("its cgroup is still there")
+	}
+	if err := b.l.Forget(b.ctx, "a"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKernelProgramsThatCannotRun(t *testing.T) {
+	b := newBox(t)
+	for _, c := range []struct {
+		program string
+		code    int
+		text    string
+	}{
+		{"/nope", 127, `exec: "/nope": stat /nope: no such file or directory`},
+		{"nope", 127, `exec: "nope": executable file not found in $PATH`},
+		{"/text", 126, `exec: "/text": permission denied`},
+		{"/proc", 126, `exec: "/proc": is a directory`},
+	} {
+		l := b.box("a")
+		l.Spec.Process.Args = []string{c.program}
+		_, err := b.l.Start(b.ctx, l, daemonside.Files{})
+		var failed *daemonside.StartFailed
+		if !errors.As(err, &failed) || failed.Code != c.code || !strings.Contains(failed.Message, c.text) {
+			t.Errorf("%s: %v", c.program, err)
+		}
+		if groupExists(t, l) {
+			t.Errorf("%s: its cgroup is still there", c.program)
+		}
+		if left, _ := b.l.Leftovers(); len(left) != 0 {
+			t.Errorf("%s: left over: %q", c.program, left)
+		}
+	}
+}
+
+func TestKernelALostMonitorEndsItsContainer(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("daemonAway=%v", away), func(t *testing.T) {
+			b := newBox(t)
+			l := b.box("a", "wait")
+			m := b.start(l, daemonside.Files{})
+			x, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "x", Process: process_("/app", "wait"), Detach: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			initFD, err := pidfd.Open(m.Running().InitPid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			execFD, err := pidfd.Open(x.Pid())
+			if err != nil {
+				t.Fatal(err)
+			}
+			monitor, err := pidfd.Open(m.Running().MonitorPid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if away {
+				b.l.Close()
+			}
+			unix.Kill(m.Running().MonitorPid, unix.SIGKILL)
+			pidfd.Ended(monitor)
+			var exit container.Exit
+			if away {
+				b.launcher()
+				if exit, err = b.l.LastExit("a"); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				exit = b.wait(m)
+			}
+			if exit.Code != 137 || exit.Reason != container.ReasonMonitorLost {
+				t.Errorf("exit %+v", exit)
+			}
+			if err := errors.Join(pidfd.Ended(initFD), pidfd.Ended(execFD)); err != nil {
+				t.Error(err)
+			}
+			if err := b.l.Forget(b.ctx, "a"); err != nil {
+				t.Error(err)
+			}
+			if groupExists(t, l) {
+				t.Error("its cgroup is still there")
+			}
+			// The same container runs again.
+			m = b.start(b.box("a", "exit", "6"), daemonside.Files{})
+			if exit := b.wait(m); exit.Code != 6 {
+				t.Errorf("exit %+v", exit)
+			}
+			b.gone(m)
+		})
+	}
+}
+
+func TestKernelExecsJoinAndDieWithTheContainer(t *testing.T) {
+	b := newBox(t)
+	m := b.start(b.box("a", "wait"), daemonside.Files{})
+	x, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "1", Process: process_("/app", "cat"), Stdin: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(x.Stream().Stdin, "in and out")
+	x.Stream().Stdin.Close()
+	if out, _ := all(t, x.Stream()); out != "in and out" {
+		t.Errorf("got %q", out)
+	}
+	if exit, err := x.Wait(b.ctx); err != nil || exit.Code != 0 {
+		t.Errorf("exit %+v, %v", exit, err)
+	}
+	if _, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "2", Process: process_("nope"), Stdout: true}); err == nil || !strings.Contains(err.Error(), "executable file not found") {
+		t.Errorf("got %v", err)
+	}
+	if x, err = m.Exec(b.ctx, daemonside.ExecRequest{ID: "3", Process: process_("/app", "wait"), Stdout: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Signal(b.ctx, 9, false); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := x.Wait(b.ctx); err != nil || exit.Code != 137 {
+		t.Errorf("exit %+v, %v", exit, err)
+	}
+	if out, _ := all(t, x.Stream()); out != "waiting\n" && out != "" {
+		t.Errorf("got %q", out)
+	}
+	b.gone(m)
+}
+
+func TestKernelTerminals(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "size")
+	l.Spec.Process.Terminal = true
+	s, files := b.attached(true)
+	m := b.start(l, files)
+	if err := m.Resize(b.ctx, 40, 100); err != nil && !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+	if out, _ := all(t, s); !strings.HasPrefix(out, "&{40 100 ") || !strings.HasSuffix(out, "\r\n") {
+		t.Errorf("got %q", out)
+	}
+	b.wait(m)
+	b.gone(m)
+}
+
+func TestKernelAnOOMKillIsReported(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "eat")
+	limit := int64(64 << 20)
+	swap := limit
+	l.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &swap}
+	m := b.start(l, daemonside.Files{})
+	if exit := b.wait(m); exit.Code != 137 || !exit.OOMKilled {
+		t.Errorf("exit %+v", exit)
+	}
+	kills := 0
+	for range m.OOM() {
+		kills++
+	}
+	if kills == 0 {
+		t.Error("no OOM event")
+	}
+	b.gone(m)
+}
+
+func TestKernelPauseStopsExecsToo(t *testing.T) {
+	b := newBox(t)
+	s, files := b.attached(false)
+	m := b.start(b.box("a", "wait"), files)
+	if _, data, err := s.Next(); string(data) != "waiting\n" {
+		t.Fatalf("%q, %v", data, err)
+	}
+	if err := m.Pause(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "x", Process: process_("/app", "print")}); !errdefs.IsConflict(err) {
+		t.Errorf("exec while paused: %v", err)
+	}
+	if err := m.Resume(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	shares := uint64(512)
+	if err := m.Update(b.ctx, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}}); err != nil {
+		t.Error(err)
+	}
+	if err := m.Signal(b.ctx, 15, false); err != nil {
+		t.Error(err)
+	}
+	if exit := b.wait(m); exit.Code != 15 {
+		t.Errorf("exit %+v", exit)
+	}
+	b.gone(m)
+}
+
+func TestKernelAProcessLeftBehindInTheHostsPidNamespaceIsKilled(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "behind")
+	l.Spec.Linux.Namespaces = l.Spec.Linux.Namespaces[1:]
+	m := b.start(l, daemonside.Files{})
+	if exit := b.wait(m); exit.Code != 0 {
+		t.Errorf("exit %+v", exit)
+	}
+	b.gone(m)
+	if groupExists(t, l) {
+		t.Error("its cgroup is still there")
+	}
+}
+
+func TestKernelATiedContainerEndsWithItsStarter(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "wait")
+	l.Tied = true
+	m := b.start(l, daemonside.Files{})
+	f, err := pidfd.Open(m.Running().MonitorPid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.l.Close()
+	if err := pidfd.Ended(f); err != nil {
+		t.Error(err)
+	}
+	if groupExists(t, l) {
+		t.Error("its cgroup is still there")
+	}
+}

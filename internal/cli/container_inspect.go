@@ -53,5 +53,5 @@ func (a *app) inspectWith(refs []string, format string, lookup render.Lookup) er
 	case errors.As(err, &bad):
 		return &statusError{code: 64, cause: err}
 	}
-	return &statusError{code: 1, cause: err}
+	return &statusError{code: 1, cause: a.reworded(err)}
 }

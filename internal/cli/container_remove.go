@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -37,7 +36,7 @@ func (a *app) rmCommand() *cobra.Command {
 				if !o.Force || !errdefs.IsNotFound(err) {
 					return false
 				}
-				fmt.Fprintln(a.stderr, err)
+				a.complain(err)
 				return true
 			})
 		},

@@ -27,7 +27,7 @@ func (a *app) renameCommand() *cobra.Command {
 				return err
 			}
 			if _, err := api.ContainerRename(cmd.Context(), from, client.ContainerRenameOptions{NewName: to}); err != nil {
-				fmt.Fprintln(a.stderr, err)
+				a.complain(err)
 				return fmt.Errorf("Error: failed to rename container named %s", from) //nolint:staticcheck // Docker's words
 			}
 			return nil

@@ -212,11 +212,11 @@ func (a *app) request(ctx context.Context, act string, o *createFlags, c *creati
 	}
 	// Variables for a proxy come from the configuration unless the command line has them.
 	c.SetEnv(withProxies(c.Env(), a.configFile().ParseProxyConfig(api.DaemonHost(), flagvalue.PairsToOptionalMap(c.Env()))))
-	ping, err := a.serverInfo(ctx)
-	if err != nil {
-		return nil, err
-	}
-	request, err := c.Request(args[0], args[1:], ping.OSType)
+	request, err := c.Request(args[0], args[1:], func() string {
+		// A daemon that does not answer fails the create.
+		ping, _ := a.serverInfo(ctx)
+		return ping.OSType
+	})
 	if err != nil {
 		return nil, a.badCreation(err, act)
 	}
@@ -251,7 +251,7 @@ func withProxies(given []string, all map[string]*string) []string {
 
 // badCreation is a refusal by the client before anything was asked of the daemon: 125.
 func (a *app) badCreation(err error, act string) error {
-	return &statusError{code: 125, cause: err, text: a.withHelp(err, act)}
+	return &statusError{code: 125, cause: err, text: a.withHelp(a.reworded(err), act)}
 }
 
 func (a *app) withHelp(err error, act string) string {
@@ -261,6 +261,7 @@ func (a *app) withHelp(err error, act string) string {
 // startFailure gives the daemon's error the status a shell would: 127 for a program that is not there, 126 for one
 // that cannot be run, 125 for everything else. The API has no field for it, so the words decide, as in Docker.
 func (a *app) startFailure(err error) error {
+	err = a.reworded(err)
 	code, text := 125, err.Error()
 	switch {
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"), strings.Contains(text, "system cannot find the file specified"):

@@ -62,7 +62,7 @@ func (a *app) startAll(ctx context.Context, api *client.Client, names []string) 
 	var failed []string
 	for _, name := range names {
 		if _, err := api.ContainerStart(ctx, name, client.ContainerStartOptions{}); err != nil {
-			fmt.Fprintln(a.stderr, err)
+			a.complain(err)
 			failed = append(failed, name)
 			continue
 		}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/moby/moby/client"
 )
 
 const (
@@ -213,6 +215,8 @@ func apiRoutes() []route {
 			}
 			_, _ = conn.Write(frame(1, "exec says hello\n"))
 			_, _ = conn.Write(frame(2, "and this on stderr\n"))
+			_ = conn.(client.CloseWriter).CloseWrite()
+			_, _ = io.Copy(io.Discard, conn) // what is typed; closing before would reset the connection
 			_ = conn.Close()
 		}),
 		on("GET", "/exec/([^/]+)/json", func(_ *fakeDaemon, w http.ResponseWriter, c *call) {

@@ -50,7 +50,7 @@ func (a *app) rmiCommand() *cobra.Command {
 			err = errors.Join(errs...)
 			if err != nil && force && onlyMissing {
 				// Wanted gone and gone: told, and no failure.
-				fmt.Fprintln(a.stderr, err)
+				a.complain(err)
 				return nil
 			}
 			return err

@@ -110,6 +110,12 @@ func invocations() []invocation {
 
 	// Context.
 	add("context ls", "context show", "context inspect", "context use nothing", "context use default", "context rm default", "context rm nothing", "context create x y", "context create bad/name", "context create default", "context create new --docker host=tcp://h:1", "context create new --docker nonsense=1", "context create new --from default --docker host=tcp://h", "-c nothing ps", "context inspect nothing", "context ls -q", "context ls --format json", "context inspect -f '{{.Name}}'", "context update nothing")
+	for _, c := range []string{"ps", "run nginx", "run -d nginx", "create nginx", "exec web true", "pull busybox", "stop web", "start web", "inspect web", "logs web", "rmi x", "attach web", "events", "network ls", "load", "wait web", "run --gpus all nginx", "stats", "system df", "cp x web:/"} {
+		list = append(list, invocation{args: c, noDaemon: true})
+	}
+	list = append(list, invocation{args: "info", noDaemon: true, ignore: `^ Version:`}, invocation{args: "version -f '{{.Server}}'", noDaemon: true}, invocation{args: "start -a web", noDaemon: true},
+		invocation{args: "run --rm -v /x nginx", env: []string{"DOCKER_HOST=tcp://127.0.0.1:1"}}, invocation{args: "ps", env: []string{"DOCKER_HOST=nonsense://x"}}, invocation{args: "ps", env: []string{"DOCKER_API_VERSION=1.45"}}, invocation{args: "ps", env: []string{"DOCKER_CONTEXT=nothing", "DOCKER_HOST="}},
+		invocation{args: "ps", env: []string{"DOCKER_TLS_VERIFY=1", "DOCKER_HOST=tcp://127.0.0.1:1"}}, invocation{args: "--tls ps", env: []string{"DOCKER_HOST=tcp://127.0.0.1:1"}}, invocation{args: "--tlsverify --tlscacert /no/ca ps"})
 	list = append(list, creations()...)
 	for i := range list {
 		switch args := list[i].args; {
@@ -118,7 +124,7 @@ func invocations() []invocation {
 		case strings.HasPrefix(args, "stats --no-stream") && !strings.HasSuffix(args, " web"):
 			list[i].ignore += `|^GET /containers/[0-9a-f]+/stats` // by a shortened id
 			list[i].ignore = strings.TrimPrefix(list[i].ignore, "|")
-		case strings.HasPrefix(args, "run -d"), strings.Contains(args, " -d "):
+		case strings.HasPrefix(args, "run ") && strings.Contains(args, " -d "):
 			list[i].ignore = detached
 		}
 	}

@@ -164,7 +164,7 @@ func (a *app) networkRemoveCommand() *cobra.Command {
 					fmt.Fprintln(a.stdout, name)
 				case force && errdefs.IsNotFound(err):
 				default:
-					fmt.Fprintln(a.stderr, err)
+					a.complain(err)
 					failed = true
 				}
 			}

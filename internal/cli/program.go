@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -58,7 +59,7 @@ func Main(ctx context.Context, cfg Config) int {
 	if errdefs.IsCanceled(err) {
 		return 0 // the user said no
 	}
-	if text := err.Error(); text != "" {
+	if text := a.reworded(err).Error(); text != "" {
 		fmt.Fprintln(a.stderr, text)
 	}
 	var status *statusError
@@ -202,6 +203,32 @@ func (a *app) api() (*client.Client, error) {
 	}
 	return a.client, nil
 }
+
+// unreachable words, as Docker's client always has, that nobody listens on the daemon's socket.
+type unreachable struct {
+	text  string
+	cause error
+}
+
+func (e *unreachable) Error() string { return e.text }
+func (e *unreachable) Unwrap() error { return e.cause }
+
+// reworded gives a missing socket the words of a refused connection, which scripts look for; the library describes
+// the system call.
+func (a *app) reworded(err error) error {
+	var status *statusError
+	if a.client == nil || errors.As(err, &status) || !client.IsErrConnectionFailed(err) || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	daemon := "docker"
+	if a.name != "docker" {
+		daemon = a.name
+	}
+	return &unreachable{fmt.Sprintf("Cannot connect to the %s daemon at %s. Is the %s daemon running?", a.product, a.client.DaemonHost(), daemon), err}
+}
+
+// complain prints an error that does not end the command.
+func (a *app) complain(err error) { fmt.Fprintln(a.stderr, a.reworded(err)) }
 
 // userAgent has Docker's form: registries and proxies know it, and daemons put it into their requests.
 func (a *app) userAgent() string {

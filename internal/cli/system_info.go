@@ -104,7 +104,7 @@ func (a *app) addServerInfo(ctx context.Context, format string, all *fullInfo) e
 	}
 	all.ServerErrors = append(all.ServerErrors, err.Error())
 	if format != "" {
-		fmt.Fprintln(a.stderr, err)
+		a.complain(err)
 	}
 	return nil
 }

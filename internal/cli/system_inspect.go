@@ -99,7 +99,7 @@ func (a *app) lookupAny(ctx context.Context, api *client.Client, kind string, si
 		if manager == nil {
 			info, err := api.Info(ctx, client.InfoOptions{})
 			if err != nil {
-				fmt.Fprintln(a.stderr, err)
+				a.complain(err)
 			}
 			yes := err == nil && info.Info.Swarm.ControlAvailable
 			manager = &yes

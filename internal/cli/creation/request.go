@@ -25,10 +25,10 @@ type Request struct {
 	Networking *network.NetworkingConfig
 }
 
-// Request reads the parsed flags into a request for image and command. serverOS is what the daemon runs on
-// ("linux", "windows"; empty counts as linux): it decides how devices are read.
+// Request reads the parsed flags into a request for image and command. serverOS tells what the daemon runs on
+// ("linux", "windows"; empty counts as linux), which decides how devices are read; it is called only if there are any.
 // Errors are the user's (a flag that makes no sense, a file that cannot be read) and have Docker's words.
-func (o *Options) Request(image string, command []string, serverOS string) (*Request, error) {
+func (o *Options) Request(image string, command []string, serverOS func() string) (*Request, error) {
 	if o.mac != "" {
 		if _, err := net.ParseMAC(strings.TrimSpace(o.mac)); err != nil {
 			return nil, fmt.Errorf("%s is not a valid mac address", o.mac)
@@ -269,7 +269,7 @@ func (o *Options) health() (*container.HealthConfig, error) {
 	return h, nil
 }
 
-func (o *Options) resources(serverOS string) (container.Resources, error) {
+func (o *Options) resources(serverOS func() string) (container.Resources, error) {
 	devices, cdi, err := splitDevices(o.devices.Values(), serverOS)
 	if err != nil {
 		return container.Resources{}, err
@@ -294,14 +294,14 @@ func (o *Options) resources(serverOS string) (container.Resources, error) {
 }
 
 // splitDevices tells --device values that name a CDI device (vendor/class=name) from paths.
-func splitDevices(values []string, serverOS string) (devices []container.DeviceMapping, cdi []string, _ error) {
+func splitDevices(values []string, serverOS func() string) (devices []container.DeviceMapping, cdi []string, _ error) {
 	devices = []container.DeviceMapping{}
 	for _, value := range values {
 		if parser.IsQualifiedName(value) {
 			cdi = append(cdi, value)
 			continue
 		}
-		if serverOS == "windows" {
+		if serverOS() == "windows" {
 			devices = append(devices, container.DeviceMapping{PathOnHost: value})
 			continue
 		}

@@ -234,9 +234,7 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound map[portKey]*
 		}
 	}
 	s.mu.Unlock()
-	for _, p := range closing {
-		s.close(p)
-	}
+	s.close(closing)
 	for _, p := range bound {
 		if err := s.open(p); err != nil {
 			s.log.Error("relay published port", "port", netip.AddrPortFrom(p.HostIP, p.HostPort), "error", err)

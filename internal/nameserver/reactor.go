@@ -50,7 +50,7 @@ func (r *reactor) register(fd int) error {
 }
 
 type closing struct {
-	fd   int
+	fds  []int
 	done chan struct{}
 }
 
@@ -81,29 +81,39 @@ func (r *reactor) remove(fd int) {
 	}
 }
 
-// closeFD ends the watch and closes the descriptor; it returns when that has
+// closeFDs ends the watch and closes descriptors; it returns when that has
 // happened. It must not be called by a handler.
-func (r *reactor) closeFD(fd int) {
-	r.mu.Lock()
-	_, known := r.handlers[fd]
-	delete(r.handlers, fd)
-	if !known || !r.running || r.paused {
-		r.mu.Unlock()
-		r.discard(fd)
+func (r *reactor) closeFDs(fds ...int) {
+	if len(fds) == 0 {
 		return
 	}
-	c := closing{fd: fd, done: make(chan struct{})}
+	r.mu.Lock()
+	watched := false
+	for _, fd := range fds {
+		if _, known := r.handlers[fd]; known {
+			watched = true
+			delete(r.handlers, fd)
+		}
+	}
+	if !watched || !r.running || r.paused {
+		r.mu.Unlock()
+		r.discard(fds)
+		return
+	}
+	c := closing{fds: fds, done: make(chan struct{})}
 	r.closing = append(r.closing, c)
 	r.mu.Unlock()
 	r.kick()
 	<-c.done
 }
 
-// discard closes a descriptor. A successor may have it too: closing alone
-// would not take it out of our epoll.
-func (r *reactor) discard(fd int) {
-	_ = unix.EpollCtl(r.epfd, unix.EPOLL_CTL_DEL, fd, nil)
-	unix.Close(fd)
+// discard closes descriptors. A successor may have them too: closing alone
+// would not take them out of our epoll.
+func (r *reactor) discard(fds []int) {
+	for _, fd := range fds {
+		_ = unix.EpollCtl(r.epfd, unix.EPOLL_CTL_DEL, fd, nil)
+		unix.Close(fd)
+	}
 }
 
 // sweep closes what waits to be closed.
@@ -116,7 +126,7 @@ func (r *reactor) sweep(last bool) {
 	}
 	r.mu.Unlock()
 	for _, c := range list {
-		r.discard(c.fd)
+		r.discard(c.fds)
 		close(c.done)
 	}
 }

@@ -70,15 +70,19 @@ func (s *Server) open(p *port) error {
 	return s.reactor.add(p.fd, func() { s.fromClients(p) })
 }
 
-// close gives a port back. Connections that are being carried go on.
-func (s *Server) close(p *port) {
+// close gives ports back. Connections that are being carried go on.
+func (s *Server) close(ports []*port) {
+	fds := make([]int, len(ports))
 	s.sessionsMu.Lock()
-	p.closed = true
-	for _, ses := range p.sessions {
-		s.endSession(p, ses)
+	for i, p := range ports {
+		fds[i] = p.fd
+		p.closed = true
+		for _, ses := range p.sessions {
+			s.endSession(p, ses)
+		}
 	}
 	s.sessionsMu.Unlock()
-	s.reactor.closeFD(p.fd)
+	s.reactor.closeFDs(fds...)
 }
 
 // accept takes waiting connections of a TCP relay.

@@ -205,7 +205,7 @@ func (s *Server) stopServing(sb *sandbox) {
 	sb.pidfd = -1
 	s.mu.Unlock()
 	if fd >= 0 {
-		s.reactor.closeFD(fd)
+		s.reactor.closeFDs(fd)
 	}
 }
 
@@ -214,9 +214,7 @@ func (s *Server) stopServers(sb *sandbox) {
 	ns, udp, tcp := sb.ns, sb.udp, sb.tcp
 	sb.ns, sb.udp, sb.tcp = nil, -1, -1
 	s.mu.Unlock()
-	for _, fd := range valid(udp, tcp) {
-		s.reactor.closeFD(fd)
-	}
+	s.reactor.closeFDs(valid(udp, tcp)...)
 	if ns != nil {
 		if err := ns.Close(); err != nil {
 			s.log.Warn("let go of sandbox", "container", sb.rec.ID, "error", err)

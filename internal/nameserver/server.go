@@ -18,8 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,9 +206,7 @@ func (s *Server) release() {
 	for _, sb := range sandboxes {
 		s.stopServing(sb)
 	}
-	for _, p := range ports {
-		s.close(p)
-	}
+	s.close(slices.Collect(maps.Values(ports)))
 }
 
 // status are the numbers for tests and `info`.

@@ -37,6 +37,8 @@ type Interface struct {
 	Gateway4, Gateway6 netip.Addr
 	// Isolated: the containers of the network do not reach each other.
 	Isolated bool
+	// Announce the MAC address: somebody may know another one for the address.
+	Announce bool
 }
 
 // SandboxPlan is the wanted state of a new network namespace.

@@ -426,6 +426,10 @@ func (s *Service) newEndpoint(ctx context.Context, req SandboxRequest, n *netSta
 	if index == 0 && !n.rec.Internal {
 		itf.Gateway4, itf.Gateway6 = ep.Gateway4, ep.Gateway6
 	}
+	n.mu.Lock()
+	n.chosenMAC = n.chosenMAC || !derivedMAC(ep)
+	itf.Announce = n.chosenMAC
+	n.mu.Unlock()
 	if ask != nil {
 		ep.Aliases = slices.Clone(ask.Aliases)
 	}

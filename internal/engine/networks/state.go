@@ -23,6 +23,9 @@ type netState struct {
 	mu sync.Mutex
 	// addr4 and addr6 are nil when the family is off.
 	addr4, addr6 *network.Addresses
+	// chosenMAC: there was an endpoint whose MAC address does not follow from
+	// its address, so neighbours may remember another one for it.
+	chosenMAC bool
 	// freed is closed and replaced when the kernel has freed an address.
 	freed chan struct{}
 }
@@ -115,6 +118,7 @@ func (s *Service) release(ep network.Endpoint, drain bool) {
 func (n *netState) adopt(ep network.Endpoint) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.chosenMAC = n.chosenMAC || !derivedMAC(ep)
 	if n.addr4 != nil && ep.IPv4.IsValid() {
 		if err := n.addr4.Take(ep.IPv4.Addr()); err != nil {
 			return err
@@ -124,4 +128,12 @@ func (n *netState) adopt(ep network.Endpoint) error {
 		return n.addr6.Take(ep.IPv6.Addr())
 	}
 	return nil
+}
+
+// derivedMAC reports whether the MAC address follows from the address.
+func derivedMAC(ep network.Endpoint) bool {
+	if ep.IPv4.IsValid() {
+		return ep.MAC == network.MAC(ep.IPv4.Addr())
+	}
+	return ep.MAC == network.MAC(ep.IPv6.Addr())
 }

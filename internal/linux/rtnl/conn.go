@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -379,4 +380,15 @@ func (c *Conn) Routes() ([]netip.Prefix, error) {
 		routes = append(routes, netip.PrefixFrom(dst, int(msg.Dst_len)))
 	}
 	return routes, nil
+}
+
+// ForgetNeighbor removes what the host knows about an address behind an
+// interface; nothing known is no error.
+func (c *Conn) ForgetNeighbor(index int, addr netip.Addr) error {
+	msg := &netlink.Ndmsg{Family: uint8(family(addr)), Index: uint32(index)}
+	_, err := c.request(unix.RTM_DELNEIGH, unix.NLM_F_ACK, 0, msg, nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget neighbour %s: %w", addr, err)
+	}
+	return nil
 }

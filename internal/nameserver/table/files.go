@@ -20,7 +20,7 @@ func (d Dir) file(id string) string { return filepath.Join(string(d), id+suffix)
 
 // Write replaces a sandbox's file.
 func (d Dir) Write(s Sandbox) error {
-	s.Schema = Schema
+	s.Schema, s.Ports = Schema, Pack(s.Ports)
 	data, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("write table of sandbox %s: %w", s.ID, err)
@@ -60,6 +60,7 @@ func (d Dir) Read(id string) (Sandbox, error) {
 	if s.ID != id {
 		return Sandbox{}, fmt.Errorf("read %s: it is about sandbox %s", d.file(id), s.ID)
 	}
+	s.Ports = Unpack(s.Ports)
 	return s, nil
 }
 

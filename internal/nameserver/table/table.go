@@ -68,7 +68,52 @@ type Port struct {
 	HostPort uint16     `json:"hostPort"`
 	// Target is where a relay connects to.
 	Target netip.AddrPort `json:"target"`
+	// Count, when more than 1, stands for that many ports: host port and target
+	// port both count up. A thousand ports in a row are one line of the table.
+	Count int `json:"count,omitempty"`
 	// Relay: connections to the host address are carried by netd (IPv6 host
 	// address, IPv4 container); otherwise the socket only reserves.
 	Relay bool `json:"relay,omitempty"`
+}
+
+// Pack joins ports that follow each other into one.
+func Pack(ports []Port) []Port {
+	var out []Port
+	last := map[packKey]int{}
+	for _, p := range ports {
+		key := packKey{p.Proto, p.HostIP, p.Target.Addr(), p.Relay}
+		if i, ok := last[key]; ok {
+			run := &out[i]
+			n := max(run.Count, 1)
+			if int(p.HostPort) == int(run.HostPort)+n && int(p.Target.Port()) == int(run.Target.Port())+n {
+				run.Count = n + 1
+				continue
+			}
+		}
+		last[key] = len(out)
+		out = append(out, p)
+	}
+	return out
+}
+
+type packKey struct {
+	proto        string
+	host, target netip.Addr
+	relay        bool
+}
+
+// Unpack is the reverse: every port by itself.
+func Unpack(ports []Port) []Port {
+	out := make([]Port, 0, len(ports))
+	for _, p := range ports {
+		n := max(p.Count, 1)
+		p.Count = 0
+		for i := range n {
+			one := p
+			one.HostPort += uint16(i)
+			one.Target = netip.AddrPortFrom(p.Target.Addr(), p.Target.Port()+uint16(i))
+			out = append(out, one)
+		}
+	}
+	return out
 }

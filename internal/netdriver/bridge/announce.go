@@ -8,44 +8,51 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/rtnl"
 )
 
-// announce tells the network which MAC address the addresses have now
-// (gratuitous ARP, RFC 5944 §4.6): a neighbour that knew the address's previous
-// owner would otherwise send to nobody until its cache is out of date. The
-// calling thread is inside the sandbox. IPv6 needs none: the MAC address
-// follows from the address unless the user chose one, and neighbours ask again
-// after five seconds.
-func announce(index int, mac net.HardwareAddr, addrs []netip.Prefix) (err error) {
-	var four []netip.Addr
-	for _, p := range addrs {
-		if p.Addr().Is4() {
-			four = append(four, p.Addr())
-		}
-	}
-	if len(four) == 0 {
-		return nil
-	}
+// announcer tells the machines on a bridge which MAC address an address has
+// now. It is one socket for the life of the driver: closing a packet socket
+// makes the kernel wait for all its processors, 10 to 15 ms.
+type announcer struct {
+	fd int
+}
+
+func newAnnouncer() (*announcer, error) {
 	// Protocol 0: the socket only sends.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("announce addresses: %w", err)
+		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	to := &unix.SockaddrLinklayer{
-		Protocol: binary.NativeEndian.Uint16([]byte{unix.ETH_P_ARP >> 8, unix.ETH_P_ARP & 0xff}), Ifindex: index, Halen: 6,
-		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
-	}
-	for _, a := range four {
-		ip := a.AsSlice()
-		pkt := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, request
-		pkt = append(pkt, mac...)
-		pkt = append(pkt, ip...)
-		pkt = append(pkt, 0, 0, 0, 0, 0, 0)
-		pkt = append(pkt, ip...)
-		if err := unix.Sendto(fd, pkt, 0, to); err != nil {
-			return fmt.Errorf("announce address %s: %w", a, err)
+	return &announcer{fd: fd}, nil
+}
+
+func (a *announcer) close() error { return unix.Close(a.fd) }
+
+// announce sends gratuitous ARP (RFC 5944 section 4.6) to everybody on the bridge
+// in the container's name, and has the host forget what it knew itself. A
+// neighbour that knew the address's previous owner would otherwise send to
+// nobody until its cache is out of date. IPv6 neighbours find out by
+// themselves within five seconds.
+func (a *announcer) announce(host *rtnl.Conn, bridge int, mac net.HardwareAddr, addrs []netip.Prefix) error {
+	var errs []error
+	for _, p := range addrs {
+		errs = append(errs, host.ForgetNeighbor(bridge, p.Addr()))
+		if !p.Addr().Is4() {
+			continue
+		}
+		everybody := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		ip := p.Addr().AsSlice()
+		frame := append(append([]byte{}, everybody...), mac...)
+		frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
+		frame = append(frame, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, request
+		frame = append(append(frame, mac...), ip...)
+		frame = append(append(frame, 0, 0, 0, 0, 0, 0), ip...)
+		to := &unix.SockaddrLinklayer{Ifindex: bridge, Halen: 6, Addr: [8]byte(append(everybody, 0, 0))}
+		if err := unix.Sendto(a.fd, frame, 0, to); err != nil {
+			errs = append(errs, fmt.Errorf("announce address %s: %w", p.Addr(), err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

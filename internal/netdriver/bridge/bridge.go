@@ -35,6 +35,7 @@ const conns = 4
 type Driver struct {
 	pool    chan *rtnl.Conn
 	cleaner *rtnl.Conn
+	arp     *announcer
 }
 
 // New connects in the network namespace of the calling thread; bridges and the
@@ -52,6 +53,9 @@ func New() (*Driver, error) {
 	if d.cleaner, err = rtnl.Open(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	if d.arp, err = newAnnouncer(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
 }
 
@@ -62,6 +66,9 @@ func (d *Driver) Close() error {
 	}
 	if d.cleaner != nil {
 		d.cleaner.Close()
+	}
+	if d.arp != nil {
+		return d.arp.close()
 	}
 	return nil
 }
@@ -272,7 +279,7 @@ func (d *Driver) OpenSandbox(ctx context.Context, plan network.SandboxPlan) (net
 	// reading thread is in.
 	filtered := bridgeFiltered()
 	ns, err := netns.New(func(ns *netns.NS) error {
-		return d.with(ctx, func(host *rtnl.Conn) error { return furnish(host, ns, plan, filtered) })
+		return d.with(ctx, func(host *rtnl.Conn) error { return d.furnish(host, ns, plan, filtered) })
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make sandbox: %w", err)
@@ -281,7 +288,7 @@ func (d *Driver) OpenSandbox(ctx context.Context, plan network.SandboxPlan) (net
 }
 
 // furnish runs on a thread inside the namespace; host talks to the outside.
-func furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
+func (d *Driver) furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
 	inside, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -292,14 +299,14 @@ func furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered b
 		return err
 	}
 	for _, itf := range plan.Interfaces {
-		if err := connect(host, inside, ns, itf, filtered); err != nil {
+		if err := d.connect(host, inside, ns, itf, filtered); err != nil {
 			return fmt.Errorf("connect %s to bridge %s: %w", itf.InnerLink, itf.Bridge, err)
 		}
 	}
 	return nil
 }
 
-func connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filtered bool) error {
+func (d *Driver) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filtered bool) error {
 	bridge, err := host.Link(itf.Bridge)
 	if err != nil {
 		return err
@@ -350,5 +357,8 @@ func connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filte
 			}
 		}
 	}
-	return announce(link.Index, mac, itf.Addrs)
+	if itf.Announce {
+		return d.arp.announce(host, bridge.Index, mac, itf.Addrs)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -33,7 +34,7 @@ type upstream struct {
 func serveDNS(t *testing.T) *upstream {
 	t.Helper()
 	up := &upstream{}
-	slow := map[string]bool{}
+	var slow sync.Map // names that were asked for once
 	handle := func(w dns.ResponseWriter, q *dns.Msg) {
 		tcp := w.RemoteAddr().Network() == "tcp"
 		if tcp {
@@ -42,8 +43,7 @@ func serveDNS(t *testing.T) *upstream {
 			up.udp.Add(1)
 		}
 		name := q.Question[0].Name
-		if strings.HasPrefix(name, "slow.") && !slow[name] {
-			slow[name] = true
+		if _, again := slow.LoadOrStore(name, true); strings.HasPrefix(name, "slow.") && !again {
 			return
 		}
 		r := new(dns.Msg).SetReply(q)

@@ -473,7 +473,7 @@ func TestNothingFailsWhileNetdIsReplaced(t *testing.T) {
 	b.Release()
 }
 
-func hello(t *testing.T, e *engine) table.Reply {
+func hello(t testing.TB, e *engine) table.Reply {
 	t.Helper()
 	c, err := table.Dial(filepath.Join(e.dir, "netd", "netd.sock"))
 	must(t, err)

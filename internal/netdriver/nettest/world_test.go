@@ -1,6 +1,7 @@
 package nettest_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -176,6 +177,13 @@ func (e *engine) finish() {
 	e.t.Helper()
 	must(e.t, e.svc.Shutdown(context.Background()))
 	e.die()
+	log, err := os.ReadFile(filepath.Join(e.dir, "netd", "netd.log"))
+	must(e.t, err)
+	for _, bad := range []string{"DATA RACE", "panic:", "level=ERROR"} {
+		if bytes.Contains(log, []byte(bad)) {
+			e.t.Errorf("netd's log:\n%s", log)
+		}
+	}
 }
 
 // testLog passes logs to the test.

@@ -15,10 +15,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// AnnotationGroups carries --group-add to the runtime, comma separated: names
-// are resolved from the container's own /etc/group, numbers taken as they are.
-const AnnotationGroups = "org.orlop.additional-groups"
-
 // initInContainer is where the program of --init is bound.
 const initInContainer = "/sbin/docker-init"
 
@@ -38,6 +34,9 @@ type SpecInput struct {
 	// ShmPath is bound at /dev/shm for an IPC namespace that is shared; ""
 	// gives a tmpfs of its own.
 	ShmPath string
+	// User of the process: the configuration's, resolved from the container's
+	// own passwd and group.
+	User specs.User
 	// LinkEnv are the variables that --link adds.
 	LinkEnv []string
 
@@ -134,12 +133,6 @@ func BuildSpec(in SpecInput) (*specs.Spec, error) {
 	if len(in.Host.Annotations) > 0 {
 		s.Annotations = maps.Clone(in.Host.Annotations)
 	}
-	if len(in.Host.GroupAdd) > 0 {
-		if s.Annotations == nil {
-			s.Annotations = map[string]string{}
-		}
-		s.Annotations[AnnotationGroups] = strings.Join(in.Host.GroupAdd, ",")
-	}
 	return s, nil
 }
 
@@ -169,11 +162,12 @@ func BuildProcess(in SpecInput) (*specs.Process, error) {
 		Args:            append([]string{program}, args...),
 		Env:             withLinkEnv(in.Config, in.LinkEnv),
 		Cwd:             in.Config.WorkingDir,
-		User:            specs.User{Username: in.Config.User, Umask: in.Host.Umask},
+		User:            in.User,
 		NoNewPrivileges: security.NoNewPrivileges,
 		SelinuxLabel:    security.processLabel(),
 		Capabilities:    capabilitySets(caps),
 	}
+	p.User.Umask = in.Host.Umask
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
@@ -247,7 +241,8 @@ func capabilitySets(caps []string) *specs.LinuxCapabilities {
 	}
 }
 
-// ExecProcess makes the process of an exec from that of its container.
+// ExecProcess makes the process of an exec from that of its container. in.User
+// is the user of the exec.
 func ExecProcess(in SpecInput, req containertypes.ExecCreateRequest) (*specs.Process, error) {
 	p, err := BuildProcess(in)
 	if err != nil {
@@ -258,9 +253,6 @@ func ExecProcess(in SpecInput, req containertypes.ExecCreateRequest) (*specs.Pro
 	p.Env = OverrideEnv(Environment(in.Config, req.Tty), req.Env)
 	if req.WorkingDir != "" {
 		p.Cwd = req.WorkingDir
-	}
-	if req.User != "" {
-		p.User.Username = req.User
 	}
 	if req.Privileged {
 		p.Capabilities = capabilitySets(slices.Clone(in.Facts.Capabilities))

@@ -110,6 +110,7 @@ func TestSpecs(t *testing.T) {
 			h.Devices = []containertypes.DeviceMapping{{PathOnHost: "/dev/x", PathInContainer: "/dev/y", CgroupPermissions: "r"}}
 		},
 		"everything": func(h *containertypes.HostConfig, c *containertypes.Config, in *SpecInput) {
+			in.User = specs.User{UID: 900, GID: 50, AdditionalGids: []uint32{50, 29, 44}}
 			c.User, c.WorkingDir, c.Tty, c.Domainname = "app:staff", "/srv", true, "example.org"
 			h.CapAdd, h.CapDrop = []string{"net_admin"}, []string{"MKNOD"}
 			h.Devices = []containertypes.DeviceMapping{{PathOnHost: "/dev/net/tun", PathInContainer: "/dev/net/tun", CgroupPermissions: "rw"}, {PathOnHost: "/dev/dir", PathInContainer: "/dev/d"}}
@@ -178,19 +179,20 @@ func TestTmpfsOptionsOfTheUserWin(t *testing.T) {
 }
 
 func TestExecStartsFromItsContainersProcess(t *testing.T) {
-	in := specInput(func(h *containertypes.HostConfig, c *containertypes.Config, _ *SpecInput) {
-		c.User, c.WorkingDir = "app", "/srv"
+	in := specInput(func(h *containertypes.HostConfig, c *containertypes.Config, in *SpecInput) {
+		in.User = specs.User{UID: 900}
+		c.WorkingDir = "/srv"
 		h.CapDrop = []string{"ALL"}
 	})
 	p, err := ExecProcess(in, containertypes.ExecCreateRequest{Cmd: []string{"id"}, Env: []string{"A=2"}, Tty: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.User.Username != "app" || p.Cwd != "/srv" || len(p.Capabilities.Bounding) != 0 || !slices.Contains(p.Env, "A=2") || !slices.Contains(p.Env, "TERM=xterm") || p.Args[0] != "id" {
+	if p.User.UID != 900 || p.Cwd != "/srv" || len(p.Capabilities.Bounding) != 0 || !slices.Contains(p.Env, "A=2") || !slices.Contains(p.Env, "TERM=xterm") || p.Args[0] != "id" {
 		t.Errorf("%+v", p)
 	}
-	p, err = ExecProcess(in, containertypes.ExecCreateRequest{Cmd: []string{"id"}, User: "root", WorkingDir: "/", Privileged: true})
-	if err != nil || p.User.Username != "root" || p.Cwd != "/" || len(p.Capabilities.Bounding) != len(in.Facts.Capabilities) {
+	p, err = ExecProcess(in, containertypes.ExecCreateRequest{Cmd: []string{"id"}, WorkingDir: "/", Privileged: true})
+	if err != nil || p.Cwd != "/" || len(p.Capabilities.Bounding) != len(in.Facts.Capabilities) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -2,6 +2,7 @@ package containers_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -626,6 +627,73 @@ func TestDetachKeysEndTheSessionAndNotTheContainer(t *testing.T) {
 	}
 }
 
+func TestUsersAreResolvedFromTheContainersOwnFiles(t *testing.T) {
+	k := containerstest.New(t)
+	etc := filepath.Join(k.Store.Layer(), "etc")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(etc, "passwd"), "root:x:0:0::/root:/bin/sh\napp:x:900:901::/srv:/bin/sh\n")
+	write(filepath.Join(etc, "group"), "root:x:0:\nbin:x:1:root,app\nstaff:x:50:\n")
+	userOf := func(name string, change func(*containertypes.CreateRequest)) string {
+		t.Helper()
+		id := k.Make(t, name, change)
+		if err := k.Start(t.Context(), id); err != nil {
+			return err.Error()
+		}
+		launches := k.Launcher.Launches()
+		return fmt.Sprint(launches[len(launches)-1].Spec.Process.User)
+	}
+	for _, c := range []struct {
+		user string
+		add  []string
+		want string
+	}{
+		{"", nil, "{0 0 <nil> [0 1] }"},
+		{"app", nil, "{900 901 <nil> [901 1] }"},
+		{"app:staff", nil, "{900 50 <nil> [50] }"},
+		{"1234", nil, "{1234 0 <nil> [0] }"},
+		{"900", []string{"staff", "77"}, "{900 901 <nil> [901 1 50 77] }"},
+		{"ghost", nil, "unable to find user ghost: no matching entries in passwd file"},
+		{"", []string{"ghosts"}, "Unable to find group ghosts"},
+	} {
+		got := userOf("c"+strings.Map(func(r rune) rune {
+			if r == ':' {
+				return '-'
+			}
+			return r
+		}, c.user)+strings.Join(c.add, ""), func(r *containertypes.CreateRequest) {
+			r.Config.User, r.HostConfig.GroupAdd = c.user, c.add
+		})
+		if !strings.HasPrefix(got, c.want) {
+			t.Errorf("user %q, groups %v: %s\nwant %s", c.user, c.add, got, c.want)
+		}
+	}
+
+	// What the container itself has written counts, and nothing of the host.
+	id := k.Make(t, "own", func(r *containertypes.CreateRequest) { r.Config.User = "app" })
+	upper := filepath.Join(k.Store.Dir(id), "upper", "etc")
+	if err := os.MkdirAll(upper, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(filepath.Join(upper, "passwd"), "app:x:7:8::/:/bin/sh\n")
+	if err := k.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	launches := k.Launcher.Launches()
+	if u := launches[len(launches)-1].Spec.Process.User; u.UID != 7 || u.GID != 8 {
+		t.Errorf("user %+v", u)
+	}
+	_, err := k.ExecCreate(t.Context(), "own", containertypes.ExecCreateRequest{Cmd: []string{"id"}, User: "ghost"})
+	wantText(t, err, errdefs.IsInvalidArgument, "unable to find user ghost: no matching entries in passwd file")
+}
+
 func TestExecTellsItsExit(t *testing.T) {
 	k := containerstest.New(t)
 	k.Run(t, "web", func(r *containertypes.CreateRequest) { r.Config.User = "1000" })
@@ -643,7 +711,7 @@ func TestExecTellsItsExit(t *testing.T) {
 		t.Errorf("inspect %+v, %v", x, err)
 	}
 	process := k.Launcher.Monitor(k.Launcher.Launches()[0].ID).ExecOf(id).Process
-	if process.User.Username != "1000" || !slices.Contains(process.Env, "FROM=exec") || slices.Contains(process.Env, "FROM=image") {
+	if process.User.UID != 1000 || !slices.Contains(process.Env, "FROM=exec") || slices.Contains(process.Env, "FROM=image") {
 		t.Errorf("process %+v", process)
 	}
 	wantText(t, k.ExecStart(t.Context(), id, start), errdefs.IsConflict, "exec command "+id+" has already run")

@@ -69,6 +69,12 @@ func (s *Service) ExecCreate(ctx context.Context, ref string, req containertypes
 	if err != nil {
 		return "", err
 	}
+	if req.User == "" {
+		req.User = snap.saved.Config.User
+	}
+	if in.User, err = s.userOf(ctx, o.id, req.User, snap.saved.HostConfig.GroupAdd); err != nil {
+		return "", withText(errdefs.ErrInvalidArgument, "%v", err)
+	}
 	process, err := container.ExecProcess(in, req)
 	if err != nil {
 		return "", fmt.Errorf("exec in container %s: %w", o.id, err)
@@ -281,7 +287,7 @@ func (s *Service) ExecInspect(_ context.Context, id string) (containertypes.Exec
 		ID: e.id, Running: e.running, ExitCode: e.code,
 		ProcessConfig: &containertypes.ExecProcessConfig{
 			Tty: e.req.Tty, Entrypoint: e.req.Cmd[0], Arguments: e.req.Cmd[1:], Privileged: &privileged,
-			User: e.process.User.Username,
+			User: e.req.User,
 		},
 		OpenStdin: e.req.AttachStdin, OpenStdout: e.req.AttachStdout, OpenStderr: e.req.AttachStderr,
 		CanRemove: e.code != nil, ContainerID: e.o.id, DetachKeys: keys,

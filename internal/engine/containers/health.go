@@ -235,7 +235,11 @@ func (s *Service) runProbe(ctx context.Context, o *object, m Monitor, h *health)
 	if err != nil {
 		return 0, "", err
 	}
-	req := containertypes.ExecCreateRequest{Cmd: h.command, AttachStdout: true, AttachStderr: true}
+	config := in.Config
+	if in.User, err = s.userOf(ctx, o.id, config.User, in.Host.GroupAdd); err != nil {
+		return 0, "", err
+	}
+	req := containertypes.ExecCreateRequest{Cmd: h.command, User: config.User, AttachStdout: true, AttachStderr: true}
 	process, err := container.ExecProcess(in, req)
 	if err != nil {
 		return 0, "", err

@@ -130,6 +130,9 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	if err := s.joinNamespaces(snap, &in); err != nil {
 		return made, err
 	}
+	if in.User, err = s.userOf(ctx, o.id, config.User, host.GroupAdd); err != nil {
+		return made, withText(errdefs.ErrInternal, "%v", err)
+	}
 	for _, m := range snap.saved.Mounts {
 		if err := prepareMount(m); err != nil {
 			return made, err

@@ -661,9 +661,9 @@ func TestUsersAreResolvedFromTheContainersOwnFiles(t *testing.T) {
 		{"1234", nil, "{1234 0 <nil> [0] }"},
 		{"900", []string{"staff", "77"}, "{900 901 <nil> [901 1 50 77] }"},
 		{"ghost", nil, "unable to find user ghost: no matching entries in passwd file"},
-		{"", []string{"ghosts"}, "Unable to find group ghosts"},
+		{"", []string{"ghosts"}, "unable to find group ghosts: no matching entries in group file"},
 	} {
-		got := userOf("c"+strings.Map(func(r rune) rune {
+		got := userOf("c-"+strings.Map(func(r rune) rune {
 			if r == ':' {
 				return '-'
 			}

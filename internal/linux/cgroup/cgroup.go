@@ -103,7 +103,7 @@ type Manager interface {
 // created. The class is InvalidArgument for a malformed path, NotImplemented on
 // a host without cgroups.
 func New(c Config) (Manager, error) {
-	hs, err := find(c.Root)
+	hs, err := find(c.Root, !c.Systemd && !path.IsAbs(c.Path))
 	if err != nil {
 		return nil, err
 	}

@@ -309,13 +309,16 @@ func (g *group) OOM() (uint64, error) {
 	return kills, nil
 }
 
-// OOMEvents watches memory.events by inotify on v2; on v1 an eventfd is
-// registered in cgroup.event_control. Both also fire when the group is removed.
+// OOMEvents watches memory.events by inotify on v2, which is written after a
+// kill. On v1 an eventfd is registered in cgroup.event_control; it fires when
+// memory has run out, just before the kill (or instead of it, where the killer
+// is switched off). Both also fire when the group is removed.
 func (g *group) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
 	var f *os.File
 	var err error
 	p := g.v1("memory")
-	if p != nil {
+	v1 := p != nil
+	if v1 {
 		f, err = oomEventfd(p.dir)
 	} else if p = g.v2(); p != nil {
 		f, err = watchFile(p.dir + "/memory.events")
@@ -338,7 +341,14 @@ func (g *group) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
 				return
 			}
 			now, _ := g.OOM()
-			if now > before {
+			// The count follows v1's event.
+			var w pause
+			late, cancel := context.WithTimeout(ctx, time.Second)
+			for v1 && now == before && exists(p.dir) && w.wait(late) == nil {
+				now, _ = g.OOM()
+			}
+			cancel()
+			if now > before || v1 && exists(p.dir) {
 				before = now
 				select {
 				case out <- struct{}{}:

@@ -79,6 +79,10 @@ func (d deviceRules) String() string {
 	return b.String()
 }
 
+func (d deviceRules) equal(o deviceRules) bool {
+	return d.allowAll == o.allowAll && slices.Equal(d.exceptions, o.exceptions)
+}
+
 func (d *deviceRules) find(id deviceID) (int, bool) {
 	return slices.BinarySearchFunc(d.exceptions, id, func(e exception, id deviceID) int {
 		return cmp.Or(cmp.Compare(e.id.kind, id.kind), cmp.Compare(e.id.major, id.major), cmp.Compare(e.id.minor, id.minor))
@@ -143,7 +147,7 @@ func defaultDevices() []exception {
 
 // defaultRules are those of a container whose configuration lists none.
 func defaultRules() deviceRules {
-	var d deviceRules
+	d := deviceRules{exceptions: make([]exception, 0, 16)}
 	d.allow(defaultDevices())
 	return d
 }

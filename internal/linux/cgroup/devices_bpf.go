@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,29 +27,28 @@ type insn struct {
 
 // Codes of linux/bpf_common.h and linux/bpf.h.
 const (
-	bpfLoadWord   = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W
-	bpfMov32Reg   = unix.BPF_ALU | unix.BPF_MOV | unix.BPF_X
-	bpfMov32Imm   = unix.BPF_ALU | unix.BPF_MOV | unix.BPF_K
-	bpfAnd32Imm   = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
-	bpfRsh32Imm   = unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K
-	bpfJumpNE     = unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_K
-	bpfJumpNEReg  = unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_X
-	bpfJumpSet    = unix.BPF_JMP32 | unix.BPF_JSET | unix.BPF_K
-	bpfExitCode   = unix.BPF_JMP | unix.BPF_EXIT
-	devKindBlock  = 1
-	devKindChar   = 2
-	devMayMknod   = 1
-	devMayRead    = 2
-	devMayWrite   = 4
-	regReturn     = 0
-	regContext    = 1
-	regKind       = 2
-	regAccess     = 3
-	regMajor      = 4
-	regMinor      = 5
-	regScratch    = 6
-	bpfLicense    = "Apache-2.0\x00"
-	attachFlagMul = unix.BPF_F_ALLOW_MULTI
+	bpfLoadWord  = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W
+	bpfMov32Reg  = unix.BPF_ALU | unix.BPF_MOV | unix.BPF_X
+	bpfMov32Imm  = unix.BPF_ALU | unix.BPF_MOV | unix.BPF_K
+	bpfAnd32Imm  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+	bpfRsh32Imm  = unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K
+	bpfJumpNE    = unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_K
+	bpfJumpNEReg = unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_X
+	bpfJumpSet   = unix.BPF_JMP32 | unix.BPF_JSET | unix.BPF_K
+	bpfExitCode  = unix.BPF_JMP | unix.BPF_EXIT
+	devKindBlock = 1
+	devKindChar  = 2
+	devMayMknod  = 1
+	devMayRead   = 2
+	devMayWrite  = 4
+	regReturn    = 0
+	regContext   = 1
+	regKind      = 2
+	regAccess    = 3
+	regMajor     = 4
+	regMinor     = 5
+	regScratch   = 6
+	bpfLicense   = "Apache-2.0\x00"
 )
 
 // deviceProgram writes the program. An exception matches when kind and numbers
@@ -165,6 +166,12 @@ func bpf(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
 	}
 }
 
+// loadRules puts a list's program into the kernel.
+func loadRules(d deviceRules) (program, error) {
+	fd, err := loadDevices(deviceProgram(d))
+	return program{fd: fd}, err
+}
+
 // loadDevices puts the program into the kernel. A refusal is retried with the
 // verifier's log, which then is the error.
 func loadDevices(prog []insn) (int, error) {
@@ -192,14 +199,20 @@ func loadDevices(prog []insn) (int, error) {
 	return fd, err
 }
 
+// program is a loaded program.
+type program struct {
+	fd int
+	id uint32 // 0 when not asked for
+}
+
 // devicePrograms opens those attached to a directory.
-func devicePrograms(dirfd int) ([]int, error) {
+func devicePrograms(dirfd int) ([]program, error) {
 	ids := make([]uint32, 64)
 	q := bpfProgQuery{targetFD: uint32(dirfd), attachType: unix.BPF_CGROUP_DEVICE, progIDs: uint64(uintptr(unsafe.Pointer(&ids[0]))), progCount: uint32(len(ids))}
 	if _, err := bpf(unix.BPF_PROG_QUERY, unsafe.Pointer(&q), unsafe.Sizeof(q)); err != nil {
 		return nil, err
 	}
-	var fds []int
+	var out []program
 	for _, id := range ids[:q.progCount] {
 		a := bpfGetFD{id: id}
 		fd, err := bpf(unix.BPF_PROG_GET_FD_BY_ID, unsafe.Pointer(&a), unsafe.Sizeof(a))
@@ -207,18 +220,25 @@ func devicePrograms(dirfd int) ([]int, error) {
 			continue // detached meanwhile
 		}
 		if err != nil {
-			closeAll(fds)
+			closeAll(out)
 			return nil, err
 		}
-		fds = append(fds, fd)
+		out = append(out, program{fd, id})
 	}
-	return fds, nil
+	return out, nil
 }
 
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
+func closeAll(list []program) {
+	for _, p := range list {
+		unix.Close(p.fd)
 	}
+}
+
+// attachDevices adds a program to a directory's.
+func attachDevices(dirfd, prog int) error {
+	a := bpfProgAttach{targetFD: uint32(dirfd), progFD: uint32(prog), attachType: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI}
+	_, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&a), unsafe.Sizeof(a))
+	return err
 }
 
 // limitDevicesV2 attaches the list to the group and detaches an older one. In
@@ -235,24 +255,60 @@ func (g *group) limitDevicesV2(rules deviceRules) error {
 	if err != nil {
 		return fail(os.NewSyscallError("bpf query", err))
 	}
-	defer closeAll(old)
+	defer func() { closeAll(old) }()
 	if !rules.allowAll || len(rules.exceptions) > 0 {
-		prog := deviceProgram(rules)
-		fd, err := loadDevices(prog)
+		var prog program
+		if d := detour(g.v2()); d != "" && g.scope == nil && rules.equal(defaultRules()) {
+			prog, err = sharedProgram(path.Dir(d), rules)
+		} else {
+			prog, err = loadRules(rules)
+		}
 		if err != nil {
 			return fail(os.NewSyscallError("bpf load", err))
 		}
-		defer unix.Close(fd)
-		a := bpfProgAttach{targetFD: uint32(dirfd), progFD: uint32(fd), attachType: unix.BPF_CGROUP_DEVICE, flags: attachFlagMul}
-		if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&a), unsafe.Sizeof(a)); err != nil {
+		defer unix.Close(prog.fd)
+		if i := slices.IndexFunc(old, func(o program) bool { return o.id == prog.id }); i >= 0 {
+			// It is attached already, which the kernel refuses to do twice.
+			unix.Close(old[i].fd)
+			old = slices.Delete(old, i, i+1)
+		} else if err := attachDevices(dirfd, prog.fd); err != nil {
 			return fail(os.NewSyscallError("bpf attach", err))
 		}
 	}
-	for _, fd := range old {
-		a := bpfProgAttach{targetFD: uint32(dirfd), progFD: uint32(fd), attachType: unix.BPF_CGROUP_DEVICE}
+	for _, o := range old {
+		a := bpfProgAttach{targetFD: uint32(dirfd), progFD: uint32(o.fd), attachType: unix.BPF_CGROUP_DEVICE}
 		if _, err := bpf(unix.BPF_PROG_DETACH, unsafe.Pointer(&a), unsafe.Sizeof(a)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fail(os.NewSyscallError("bpf detach", err))
 		}
 	}
 	return nil
+}
+
+// sharedProgram is the default list's program. Verifying and translating it
+// takes the kernel 400 µs, so the first container's is kept attached to an
+// empty group beside it (the name of v1's shared group), where the next one
+// finds it.
+func sharedProgram(holder string, rules deviceRules) (program, error) {
+	dirfd, err := unix.Open(holder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		if err := unix.Mkdir(holder, 0o755); err != nil && err != unix.EEXIST {
+			return loadRules(rules)
+		}
+		dirfd, err = unix.Open(holder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return loadRules(rules)
+	}
+	defer unix.Close(dirfd)
+	if have, err := devicePrograms(dirfd); err == nil && len(have) > 0 {
+		closeAll(have[1:])
+		return have[0], nil
+	}
+	prog, err := loadRules(rules)
+	if err == nil {
+		// Another starter may do the same: two copies do no harm, and none
+		// (it fails) only costs the next one time.
+		attachDevices(dirfd, prog.fd) //nolint:errcheck // see above
+	}
+	return prog, err
 }

@@ -3,7 +3,6 @@ package cgroup
 import (
 	"bytes"
 	"fmt"
-	"hash/fnv"
 	"path"
 	"strconv"
 	"strings"
@@ -16,16 +15,14 @@ import (
 // are made below one group that has it: <parent>/devices-<hash>/<name>.
 // That detour is in the devices hierarchy alone.
 
-// sharedName is the name of that group.
-func sharedName() string {
-	h := fnv.New32a()
-	h.Write([]byte(defaultRules().String()))
-	return fmt.Sprintf("devices-%08x", h.Sum32())
-}
+// sharedName is the name of that group. The number is the FNV-1a hash of the
+// list: another list must have another group, because this one may outlive the
+// program that made it. A test holds them together.
+const sharedName = "devices-f952ad2e"
 
 // direct is the directory without the detour.
 func direct(p *place) string {
-	if up := path.Dir(p.dir); path.Base(up) == sharedName() {
+	if up := path.Dir(p.dir); path.Base(up) == sharedName {
 		return path.Join(path.Dir(up), path.Base(p.dir))
 	}
 	return p.dir
@@ -39,7 +36,7 @@ func detour(p *place) string {
 	if len(parent) <= len(p.mount) {
 		return ""
 	}
-	return path.Join(parent, sharedName(), path.Base(d))
+	return path.Join(parent, sharedName, path.Base(d))
 }
 
 // findDevicesV1 is the directory of a group that may have been made before.
@@ -55,7 +52,7 @@ func (g *group) makeDevicesV1(p *place, rules deviceRules) (made []string, err e
 	if !g.whole {
 		return mkdirs(p)
 	}
-	if d := detour(p); d != "" && g.scope == nil && rules.String() == defaultRules().String() && !exists(direct(p)) {
+	if d := detour(p); d != "" && g.scope == nil && rules.equal(defaultRules()) && !exists(direct(p)) {
 		// A parent that forbids one of these devices cannot have the shared
 		// group: then the error is this group's.
 		if makeShared(&place{p.hierarchy, path.Dir(d)}, rules) == nil {
@@ -103,7 +100,7 @@ func writeDevicesV1(dir string, rules deviceRules) error {
 		return err
 	}
 	now, unlimited := parseDevicesV1(b)
-	if !unlimited && !rules.allowAll && now.String() == rules.String() {
+	if !unlimited && now.equal(rules) {
 		return nil
 	}
 	if unlimited && rules.allowAll && len(rules.exceptions) == 0 {
@@ -163,7 +160,7 @@ func (g *group) setDevicesV1(rules deviceRules) error {
 	}
 	fail := func(err error) error { return fmt.Errorf("limit devices of cgroup %s: %w", p.dir, err) }
 	if d := direct(p); d != p.dir {
-		if rules.String() == defaultRules().String() {
+		if rules.equal(defaultRules()) {
 			return nil
 		}
 		out := &place{p.hierarchy, d}

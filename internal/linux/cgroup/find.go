@@ -48,8 +48,9 @@ func (h *hierarchy) relative(group string) string {
 const defaultMount = "/sys/fs/cgroup"
 
 // find lists the mounted hierarchies, v2 last. Only mounts at or below root
-// count when it is not empty.
-func find(root string) ([]hierarchy, error) {
+// count when it is not empty. Without relative, the hierarchies' roots need
+// not be known, which spares reading mountinfo (120 µs on v1).
+func find(root string, relative bool) ([]hierarchy, error) {
 	own, err := readFile("/proc/self/cgroup")
 	if err != nil {
 		return nil, fmt.Errorf("read /proc/self/cgroup: %w", err)
@@ -65,6 +66,11 @@ func find(root string) ([]hierarchy, error) {
 			return []hierarchy{{v2: true, mount: at, root: "/", self: self}}, nil
 		}
 	}
+	if root == "" && !relative {
+		if hs := usualPlaces(own); hs != nil {
+			return hs, nil
+		}
+	}
 	mounts, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("read /proc/self/mountinfo: %w", err)
@@ -74,6 +80,41 @@ func find(root string) ([]hierarchy, error) {
 		return nil, errdefs.ErrNotImplemented.WithMessage("no cgroup file system is mounted")
 	}
 	return hs, nil
+}
+
+// usualPlaces are the hierarchies where systemd and everybody since mounts
+// them; nil unless every v1 hierarchy is there.
+func usualPlaces(own []byte) []hierarchy {
+	var out []hierarchy
+	var v2 *hierarchy
+	complete := true
+	is := func(dir string, magic int64) bool {
+		var st unix.Statfs_t
+		return unix.Statfs(dir, &st) == nil && int64(st.Type) == magic
+	}
+	eachLine(own, func(line []byte) {
+		_, rest, _ := bytes.Cut(line, []byte{':'})
+		list, self, ok := bytes.Cut(rest, []byte{':'})
+		switch {
+		case !ok:
+		case len(list) == 0:
+			if h := (hierarchy{v2: true, mount: defaultMount + "/unified", root: "/", self: string(self)}); is(h.mount, unix.CGROUP2_SUPER_MAGIC) {
+				v2 = &h
+			}
+		default:
+			h := hierarchy{controllers: strings.Split(string(list), ","), root: "/", self: string(self)}
+			h.mount = defaultMount + "/" + strings.TrimPrefix(string(list), "name=")
+			complete = complete && is(h.mount, unix.CGROUP_SUPER_MAGIC)
+			out = append(out, h)
+		}
+	})
+	if !complete || len(out) == 0 {
+		return nil
+	}
+	if v2 != nil {
+		out = append(out, *v2)
+	}
+	return out
 }
 
 // parse finds hierarchies in the texts of /proc/self/mountinfo (proc(5)) and

@@ -465,6 +465,10 @@ func makeV1(p *place) (made []string, err error) {
 	if err != nil || !p.has("cpuset") {
 		return made, err
 	}
+	// Below a group with clone_children (ours have it) nothing is to be done.
+	if v, err := readText(p.dir + "/cpuset.cpus"); err == nil && v != "" {
+		return made, nil
+	}
 	return made, initCpuset(p)
 }
 

@@ -44,7 +44,9 @@ func (w *Writer) rotate() error {
 		os.Remove(path + nextSuffix)
 		return fmt.Errorf("rotate log: %w", err)
 	}
-	w.file.Close()
+	if w.file != nil {
+		w.file.Close()
+	}
 	w.file, w.size, w.base = next, size, size
 	if w.cfg.Compress && w.cfg.MaxFiles > 1 {
 		w.compressor.start(w.compressRotated)

@@ -1,6 +1,7 @@
 package monitorside
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -54,12 +55,20 @@ func (p *built) build(t testing.TB) string {
 
 func (p *built) remove() { os.RemoveAll(p.dir) }
 
+func testGroup() string { return fmt.Sprintf("/orlop-monitor-test-%d", os.Getpid()) }
+
 // newBox is newBench with the real runtime.
-func newBox(t *testing.T) *bench {
+func newBox(t testing.TB) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes namespaces and cgroups")
 	}
+	t.Cleanup(func() {
+		// Those of the containers are gone by now; this is their parent.
+		if m, err := cgroup.New(cgroup.Config{Path: testGroup()}); err == nil {
+			m.Remove(context.Background())
+		}
+	})
 	b := newBench(t)
 	b.runtime = filepath.Join(programs.build(t), "orlop-runtime")
 	b.restart()
@@ -76,21 +85,17 @@ func (b *bench) box(id string, args ...string) container.Launch {
 	for _, dir := range []string{"dev", "sys"} {
 		os.MkdirAll(filepath.Join(root, dir), 0o755)
 	}
-	data, err := os.ReadFile(filepath.Join(programs.build(b), "app"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "app"), data, 0o755); err != nil {
-		b.Fatal(err)
+	if _, err := os.Stat(filepath.Join(root, "app")); err != nil {
+		data, err := os.ReadFile(filepath.Join(programs.build(b), "app"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "app"), data, 0o755); err != nil {
+			b.Fatal(err)
+		}
 	}
 	os.WriteFile(filepath.Join(root, "text"), []byte("no program"), 0o644)
-	group := fmt.Sprintf("/orlop-monitor-test-%d/%s-%s", os.Getpid(), strings.ToLower(strings.ReplaceAll(b.Name(), "/", "-")), id)
-	b.Cleanup(func() {
-		// The groups of the containers are gone by now; this is their parent.
-		if m, err := cgroup.New(cgroup.Config{Path: filepath.Dir(group)}); err == nil {
-			m.Remove(b.ctx)
-		}
-	})
+	group := fmt.Sprintf("%s/%s-%s", testGroup(), strings.ToLower(strings.ReplaceAll(b.Name(), "/", "-")), id)
 	l := b.launch(id, append([]string{"/app"}, args...)...)
 	l.Spec = &specs.Spec{
 		Version: "1.2.0",

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,8 +46,10 @@ type monitor struct {
 	listen *listener
 	buffer buffer
 	work   sync.WaitGroup
-	trim   trimmer
-	cancel context.CancelFunc
+	// settling is done once the container has run for a moment.
+	settling sync.Once
+	trim     trimmer
+	cancel   context.CancelFunc
 
 	// settled is closed when the container was started or failed to.
 	settled chan struct{}
@@ -99,8 +99,14 @@ func (m *monitor) run(control *protocol.Conn) error {
 		return m.fail(control, frame, err)
 	}
 	m.answer(control, frame, m.started, nil)
-	m.watchOOM(ctx)
-	m.trim.start(startTrim, m.shrink)
+	// The rest is not worth delaying a container that ends at once.
+	m.trim.start(startTrim, func() {
+		m.settling.Do(func() {
+			protect()
+			m.watchOOM(ctx)
+		})
+		m.shrink()
+	})
 	m.finish(ctx)
 	return nil
 }
@@ -176,8 +182,6 @@ func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error 
 		return err
 	}
 	m.work.Go(func() { m.accept(ctx) })
-	protect(l)
-
 	t, ends, err := m.newTask("", taskOptions{
 		tty: l.Spec.Process.Terminal, stdin: l.OpenStdin, once: l.StdinOnce, stdout: true, stderr: true, log: m.log,
 	})
@@ -366,6 +370,9 @@ func (m *monitor) watchOOM(ctx context.Context) {
 		if err != nil || events == nil {
 			return // the count is still read at the end
 		}
+		if kills, err := m.ctr.OOM(); err == nil {
+			m.tellOOM(kills) // those before anybody watched
+		}
 		for {
 			select {
 			case _, ok := <-events:
@@ -423,16 +430,9 @@ func closeAll(files []*os.File) {
 // name shows in ps, instead of the number of the descriptor it was run from.
 const name = "orlop-monitor"
 
-// protect names and protects the monitor. Its children inherit the value, so a
-// configuration that says nothing gets the one the monitor was started with.
-func protect(l *launch) {
-	if l.Spec.Process.OOMScoreAdj == nil {
-		own := 0
-		if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
-			own, _ = strconv.Atoi(strings.TrimSpace(string(b)))
-		}
-		l.Spec.Process.OOMScoreAdj = &own
-	}
+// protect names and protects the monitor. The container has been started with
+// the score it was to have; execs are given the container's.
+func protect() {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0) // needs CAP_SYS_RESOURCE
 }

@@ -136,7 +136,7 @@ func (p *plain) Exec(_ context.Context, x *execution, s stdio) (process, error) 
 
 // bench is a launcher with an exec root of its own.
 type bench struct {
-	*testing.T
+	testing.TB
 	root string
 	// runtime is the program whose monitors are started.
 	runtime string
@@ -144,10 +144,10 @@ type bench struct {
 	ctx     context.Context
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	b := &bench{T: t, root: t.TempDir(), runtime: "/proc/self/exe", ctx: ctx}
+	b := &bench{TB: t, root: t.TempDir(), runtime: "/proc/self/exe", ctx: ctx}
 	b.launcher()
 	return b
 }

@@ -48,7 +48,10 @@ func Overlay(lower []string, upper, work string, options []string) (safepath.FD,
 		// (overlayfs.rst, "Volatile mount"); the mark is removed because the
 		// owner of the layer has decided to use it again.
 		mark := filepath.Join(work, "work", "incompat", "volatile")
-		if os.Remove(mark) == nil {
+		if _, serr := os.Lstat(mark); serr == nil {
+			if rerr := os.RemoveAll(mark); rerr != nil {
+				return safepath.None, fmt.Errorf("mount overlay: %w", rerr)
+			}
 			m, err = overlay(lower, upper, work, options)
 		}
 	}
@@ -91,7 +94,23 @@ func overlay(lower []string, upper, work string, options []string) (safepath.FD,
 			return safepath.None, err
 		}
 	}
-	return c.Mount(0)
+	m, err := c.Mount(0)
+	if errors.Is(err, unix.EINVAL) && olderInterface("overlay") {
+		return oldOverlay(lower, upper, work, options)
+	}
+	return m, err
+}
+
+// olderInterface reports whether the file system's options are collected
+// unread and judged only when it is mounted (overlay before kernel 6.5): there
+// every option is taken, also one that cannot exist.
+func olderInterface(fsType string) bool {
+	c, err := Open(fsType)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	return unix.FsconfigSetString(c.fd, "orlop-no-such-option", "1") == nil
 }
 
 // oldOverlay mounts by mount(2) on the topmost layer's own folder, which the

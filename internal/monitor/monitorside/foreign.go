@@ -266,10 +266,11 @@ func startFailure(err error, said string) error {
 		return err
 	}
 	code := 128
+	words := strings.ToLower(said)
 	switch {
-	case strings.Contains(said, "executable file not found"), strings.Contains(said, "no such file or directory"):
+	case strings.Contains(words, "not found in $path"), strings.Contains(words, "no such file or directory"):
 		code = 127
-	case strings.Contains(said, "permission denied"), strings.Contains(said, "is a directory"), strings.Contains(said, "exec format error"):
+	case strings.Contains(words, "permission denied"), strings.Contains(words, "is a directory"), strings.Contains(words, "exec format error"):
 		code = 126
 	}
 	return &lifecycle.StartError{Code: code, Err: errors.New(said)}

@@ -54,11 +54,11 @@ type Manager interface {
 	Create(ctx context.Context, r *specs.LinuxResources) error
 	// Set changes limits of an existing group; unset fields stay as they are.
 	Set(r *specs.LinuxResources) error
-	// JoinFiles opens the files a thread writes "0" to, to move itself (v1);
-	// empty on v2. The caller closes them.
+	// JoinFiles opens the files a thread writes "0" to, to move itself (v1 and
+	// hybrid hosts); none on v2. The caller closes them.
 	JoinFiles() ([]*os.File, error)
-	// DirFD opens the v2 directory for CLONE_INTO_CGROUP; nil, nil when the
-	// group has none (v1). The caller closes it.
+	// DirFD opens the directory for CLONE_INTO_CGROUP (v2 alone); nil, nil
+	// where JoinFiles does it. The caller closes it.
 	DirFD() (*os.File, error)
 	// AddProcess moves a running process. Slow, see the package comment.
 	AddProcess(pid int) error

@@ -386,34 +386,37 @@ func (g *group) JoinFiles() ([]*os.File, error) {
 	}
 	out := make([]*os.File, 0, 12)
 	for _, p := range g.all() {
+		file := p.dir + "/tasks"
 		if p.v2 {
-			continue // DirFD's
+			// A v2 group takes whole processes. Only a container with a limit
+			// there has the directory, and pays for it.
+			file = p.dir + "/cgroup.procs"
 		}
-		fd, err := unix.Open(p.dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if p.v2 && err == unix.ENOENT {
+			continue
+		}
 		if err != nil {
 			for _, f := range out {
 				f.Close()
 			}
-			return nil, fmt.Errorf("open %s/tasks: %w", p.dir, err)
+			return nil, fmt.Errorf("open %s: %w", file, err)
 		}
-		out = append(out, os.NewFile(uintptr(fd), p.dir+"/tasks"))
+		out = append(out, os.NewFile(uintptr(fd), file))
 	}
 	return out, nil
 }
 
 func (g *group) DirFD() (*os.File, error) {
-	p := g.v2()
-	if p == nil {
+	if !g.pure {
 		return nil, nil
 	}
-	fd, err := unix.Open(p.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT && !g.pure {
-		return nil, nil // this group has no limit on the hybrid host's v2 side
-	}
+	dir := g.v2().dir
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open cgroup %s: %w", p.dir, err)
+		return nil, fmt.Errorf("open cgroup %s: %w", dir, err)
 	}
-	return os.NewFile(uintptr(fd), p.dir), nil
+	return os.NewFile(uintptr(fd), dir), nil
 }
 
 func (g *group) AddProcess(pid int) error {

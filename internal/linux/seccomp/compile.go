@@ -375,11 +375,9 @@ func clausesOf(args []specs.LinuxSeccompArg, act uint32) ([]clause, error) {
 // segments lays the outcomes out over the numbers of an ABI.
 func segments(calls []outcome, m *machine, abiIndex int, def, newer uint32) []segment {
 	a := &m.abis[abiIndex]
-	// Numbers are dense from the base, but for arm's private calls. Two
-	// names of one number (aliases) are merged.
+	// Numbers are dense from the base, but for arm's private calls.
 	const dense = 1024
 	var byNr [dense]int16 // row + 1
-	var merged [][2]int16 // alias rows: {kept, other}
 	type private struct {
 		nr  uint32
 		row int
@@ -397,10 +395,6 @@ func segments(calls []outcome, m *machine, abiIndex int, def, newer uint32) []se
 			continue
 		}
 		last = max(last, off)
-		if byNr[off] != 0 {
-			merged = append(merged, [2]int16{byNr[off] - 1, int16(r)})
-			continue
-		}
 		byNr[off] = int16(r + 1)
 	}
 	segs := make([]segment, 0, 192)
@@ -433,20 +427,7 @@ func segments(calls []outcome, m *machine, abiIndex int, def, newer uint32) []se
 			push(first, def, nil)
 			continue
 		}
-		o := &calls[byNr[off]-1]
-		for _, al := range merged {
-			if al[0] == byNr[off]-1 {
-				both := *o
-				other := &calls[al[1]]
-				if other.always {
-					both.add(nil, other.act)
-				} else if len(other.clauses) > 0 {
-					both.add(other.clauses, 0)
-				}
-				o = &both
-			}
-		}
-		pushRow(first, o)
+		pushRow(first, &calls[byNr[off]-1])
 	}
 	if last >= 0 {
 		// A profile that names no call of this ABI says nothing about its age.

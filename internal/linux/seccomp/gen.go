@@ -68,8 +68,8 @@ func main() {
 	// arm64 has the generic table, whose names x/sys takes before the
 	// kernel's renaming for 64-bit (include/uapi/asm-generic/unistd.h).
 	rename(arm64, "fstatat", "newfstatat")
-	// Two names of one number.
-	arm["sync_file_range2"] = arm["arm_sync_file_range"]
+	// One number, two names; lookup knows the other.
+	rename(arm, "arm_sync_file_range", "sync_file_range2")
 	for i, name := range armPrivate {
 		arm[name] = 0xf0001 + i
 	}

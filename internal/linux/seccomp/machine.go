@@ -79,6 +79,9 @@ func machineFor(goarch string) (machine, bool) {
 
 // lookup is the table's row of a call, or -1.
 func (m *machine) lookup(name string) int {
+	if name == "arm_sync_file_range" {
+		name = "sync_file_range2" // arm has both names for one call
+	}
 	t := m.table
 	i := sort.Search(len(t), func(i int) bool { return t[i].name >= name })
 	if i < len(t) && t[i].name == name {

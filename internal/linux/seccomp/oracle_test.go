@@ -124,6 +124,26 @@ func without(p *specs.LinuxSeccomp, names []string) *specs.LinuxSeccomp {
 	return &out
 }
 
+// The compiler lays calls out by number: two rows of one would hide each other.
+func TestNoNumberHasTwoRows(t *testing.T) {
+	for _, goarch := range []string{"amd64", "arm64"} {
+		m, _ := machineFor(goarch)
+		if !slices.IsSortedFunc(m.table, func(a, b row) int { return strings.Compare(a.name, b.name) }) {
+			t.Errorf("%s: the table is not sorted", goarch)
+		}
+		for i, a := range m.abis {
+			seen := map[int32]string{}
+			for _, r := range m.table {
+				if nr := r.nr[i]; nr >= 0 && seen[nr] != "" {
+					t.Errorf("%s: %d is %s and %s", a.arch, nr, seen[nr], r.name)
+				} else {
+					seen[nr] = r.name
+				}
+			}
+		}
+	}
+}
+
 func TestTablesAgreeWithLibseccomp(t *testing.T) {
 	o := oracle(t)
 	for _, goarch := range []string{"amd64", "arm64"} {

@@ -14,7 +14,6 @@ var tableARM = [...]row{
 	{"add_key", [maxABIs]int32{217, 309, -1}},
 	{"adjtimex", [maxABIs]int32{171, 124, -1}},
 	{"arm_fadvise64_64", [maxABIs]int32{-1, 270, -1}},
-	{"arm_sync_file_range", [maxABIs]int32{-1, 341, -1}},
 	{"bdflush", [maxABIs]int32{-1, 134, -1}},
 	{"bind", [maxABIs]int32{200, 282, -1}},
 	{"bpf", [maxABIs]int32{280, 386, -1}},

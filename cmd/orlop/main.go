@@ -7,15 +7,13 @@ import (
 	"os"
 
 	"github.com/orlop/orlop/internal/cli"
+	"github.com/orlop/orlop/internal/domain/version"
 )
-
-// Set by the linker (-X main.version=… main.commit=… main.buildTime=…).
-var version, commit, buildTime string
 
 func main() {
 	os.Exit(cli.Main(context.Background(), cli.Config{
 		Args:    os.Args,
-		Version: version, Commit: commit, BuildTime: buildTime,
+		Version: version.Version, Commit: version.Commit, BuildTime: version.Built,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}))
 }

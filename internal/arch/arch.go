@@ -95,7 +95,7 @@ var Rules = []Rule{
 		},
 	},
 	{Ring: "internal/arch", Only: []string{}},
-	{Ring: "cmd/orlop", May: []string{"internal/cli"}},
+	{Ring: "cmd/orlop", May: []string{"internal/cli", "internal/domain/version"}},
 	{Ring: "cmd/orlop-runtime", May: []string{"internal/runtime", "internal/monitor/monitorside", "internal/linux"}},
 	{Ring: "cmd/orlop-netd", May: []string{"internal/nameserver", "internal/linux"}},
 	{Ring: "cmd/orlopd", May: []string{"internal"}},

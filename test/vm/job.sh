@@ -42,7 +42,7 @@ match "cpu limit" '^50000 100000$' orlop run --rm --cpus 0.5 busybox cat /sys/fs
 match "pids limit" '^7$' orlop run --rm --pids-limit 7 busybox cat /sys/fs/cgroup/pids.max
 match "a container out of memory is said to be" '^true 137$' bash -c 'orlop run --name oom -m 16m busybox sh -c "tail /dev/zero" >/dev/null 2>&1; orlop inspect -f "{{.State.OOMKilled}} {{.State.ExitCode}}" oom; orlop rm oom >/dev/null'
 match "device rules by eBPF" 'Operation not permitted' orlop run --rm --cap-add MKNOD busybox sh -c 'mknod /tmp/d b 254 0 && cat /tmp/d'
-check "pause" bash -c 'orlop run -d --name p busybox sleep 1000 && orlop pause p && orlop unpause p && orlop exec p true && orlop rm -f p'
+check "pause" bash -c 'orlop run -d --name pp busybox sleep 1000 && orlop pause pp && orlop unpause pp && orlop exec pp true && orlop rm -f pp'
 check "a published port" bash -c 'orlop run -d --name web -p 8080:80 busybox httpd -f -p 80'
 check "reaches it" until_ok curl -s -o /dev/null http://127.0.0.1:8080/
 check "the service restarts" systemctl restart orlop.service
@@ -62,7 +62,7 @@ check "cgroupfs: daemon" until_ok curl -fs --unix-socket /tmp/fs.sock http://x/_
 check "cgroupfs: load" orlop load -q -i /host/images/busybox.tar
 match "cgroupfs: driver" '^cgroupfs 2$' orlop info -f '{{.CgroupDriver}} {{.CgroupVersion}}'
 match "cgroupfs: memory limit" '^33554432$' orlop run --rm -m 32m busybox cat /sys/fs/cgroup/memory.max
-match "cgroupfs: exec" '^0::/$' bash -c 'orlop run -d --name x busybox sleep 1000 >/dev/null; orlop exec x cat /proc/self/cgroup; orlop rm -f x >/dev/null'
+match "cgroupfs: exec" '^0::/$' bash -c 'orlop run -d --name xx busybox sleep 1000 >/dev/null; orlop exec xx cat /proc/self/cgroup; orlop rm -f xx >/dev/null'
 kill %1
 wait %1
 

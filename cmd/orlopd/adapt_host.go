@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +35,11 @@ type host struct {
 
 // newHost probes what does not change while the daemon runs. forwarding tells
 // whether the daemon switches packet forwarding on.
-func newHost(driver string, forwarding bool) (*host, error) {
+//
+// Where the kernel has AppArmor the default profile is loaded, as Docker does;
+// a host that cannot compile one (apparmor_parser is missing) runs containers
+// without a profile and says so.
+func newHost(ctx context.Context, driver string, forwarding bool, log *slog.Logger) (*host, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
@@ -49,6 +54,12 @@ func newHost(driver string, forwarding bool) (*host, error) {
 		TimeNamespaces:        exists("/proc/self/ns/time"),
 		PingGroupRange:        exists("/proc/sys/net/ipv4/ping_group_range"),
 		UnprivilegedPortStart: exists("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
+	}
+	if f.AppArmor {
+		if err := lsm.LoadDefaultAppArmor(ctx, lsm.DefaultProfile); err != nil {
+			log.Warn("containers are not confined by AppArmor", "error", err)
+			f.AppArmor = false
+		}
 	}
 	if !forwarding {
 		on, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")

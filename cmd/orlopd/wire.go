@@ -90,7 +90,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	if err != nil {
 		return nil, err
 	}
-	machine, err := newHost(driver, c.IPForward)
+	machine, err := newHost(ctx, driver, c.IPForward, log)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 
@@ -79,7 +78,11 @@ func (s *Server) serve(req table.Request, fds []int) table.Reply {
 	case table.OpHello:
 		return table.Reply{Protocol: table.Protocol, Pid: os.Getpid(), Program: Program(), Version: s.cfg.Version}
 	case table.OpChanged:
-		return s.change(req.IDs, req.NS, ns)
+		reply, err := s.change(req.IDs, req.NS, ns)
+		if err != nil {
+			reply.Error = err.Error()
+		}
+		return reply
 	case table.OpStatus:
 		return table.Reply{Status: s.status()}
 	case table.OpQuit:
@@ -105,7 +108,7 @@ func closeAll(fds []int) {
 
 // change brings some sandboxes to what their files say, all of them or, when a
 // port is busy, none. ns is the namespace of the sandbox nsID, or -1.
-func (s *Server) change(ids []string, nsID string, ns int) (reply table.Reply) {
+func (s *Server) change(ids []string, nsID string, ns int) (table.Reply, error) {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
 	var given *netns.NS
@@ -126,16 +129,16 @@ func (s *Server) change(ids []string, nsID string, ns int) (reply table.Reply) {
 		case errors.Is(err, os.ErrNotExist):
 			wanted[id] = nil
 		default:
-			return table.Reply{Error: err.Error()}
+			return table.Reply{}, err
 		}
 	}
 	bound, err := s.bindNew(wanted)
 	if err != nil {
 		var busy busyError
 		if errors.As(err, &busy) {
-			return table.Reply{Error: busy.err.Error(), Busy: &busy.port}
+			return table.Reply{Busy: &busy.port}, err
 		}
-		return table.Reply{Error: err.Error()}
+		return table.Reply{}, err
 	}
 	s.swapPorts(wanted, bound)
 	var errs []error
@@ -146,10 +149,7 @@ func (s *Server) change(ids []string, nsID string, ns int) (reply table.Reply) {
 		}
 		errs = append(errs, s.swapSandbox(id, rec, own))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return table.Reply{Error: err.Error()}
-	}
-	return table.Reply{}
+	return table.Reply{}, errors.Join(errs...)
 }
 
 // busyError is a port that could not be bound.
@@ -180,7 +180,7 @@ func (s *Server) bindNew(wanted map[string]*table.Sandbox) (bound map[portKey]*p
 			s.mu.Lock()
 			have := s.ports[key]
 			s.mu.Unlock()
-			if have != nil && have.Relay == tp.Relay {
+			if have != nil && have.relay == tp.Relay {
 				if _, moves := wanted[have.owner]; have.owner != id && !moves {
 					return nil, busyError{tp, errors.New("port is already allocated")}
 				}
@@ -190,7 +190,7 @@ func (s *Server) bindNew(wanted map[string]*table.Sandbox) (bound map[portKey]*p
 			if err != nil {
 				return nil, busyError{tp, err}
 			}
-			bound[key] = &port{Port: tp, owner: id, fd: fd}
+			bound[key] = newPort(tp, id, fd)
 		}
 	}
 	return bound, nil
@@ -228,7 +228,7 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound map[portKey]*
 		for _, tp := range rec.Ports {
 			key := keyOf(tp)
 			p := s.ports[key]
-			p.owner, p.Port = id, tp
+			p.owner = id
 			p.setTarget(tp.Target)
 			s.own(id, key)
 		}
@@ -237,7 +237,7 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound map[portKey]*
 	s.close(closing)
 	for _, p := range bound {
 		if err := s.open(p); err != nil {
-			s.log.Error("relay published port", "port", netip.AddrPortFrom(p.HostIP, p.HostPort), "error", err)
+			s.log.Error("relay published port", "port", p.key.addr, "error", err)
 		}
 	}
 }

@@ -33,9 +33,11 @@ const (
 // port is a socket that holds a published port. Guarded by Server.mu but for
 // the sessions, which only the reactor touches.
 type port struct {
-	table.Port
-	owner string
+	// key, relay and fd never change.
+	key   portKey
+	relay bool
 	fd    int
+	owner string
 	// target is read by handlers.
 	mu       sync.Mutex
 	target   netip.AddrPort
@@ -55,13 +57,23 @@ func (p *port) getTarget() netip.AddrPort {
 	return p.target
 }
 
+func newPort(tp table.Port, owner string, fd int) *port {
+	return &port{key: keyOf(tp), relay: tp.Relay, fd: fd, owner: owner, target: tp.Target}
+}
+
+// record is the table's form of the port.
+func (p *port) record() table.Port {
+	return table.Port{
+		Proto: p.key.proto, HostIP: p.key.addr.Addr(), HostPort: p.key.addr.Port(), Target: p.getTarget(), Relay: p.relay,
+	}
+}
+
 // open starts to serve a port whose socket is bound.
 func (s *Server) open(p *port) error {
-	p.target = p.Target
 	switch {
-	case !p.Relay || p.Proto == "sctp":
+	case !p.relay || p.key.proto == "sctp":
 		return nil
-	case p.Proto == "tcp":
+	case p.key.proto == "tcp":
 		return s.reactor.add(p.fd, func() { s.accept(p) })
 	}
 	if p.sessions == nil {
@@ -91,7 +103,7 @@ func (s *Server) accept(p *port) {
 		fd, _, err := unix.Accept4(p.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		if err != nil {
 			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EBADF) {
-				s.log.Warn("accept connection of a published port", "port", keyOf(p.Port).addr, "error", err)
+				s.log.Warn("accept connection of a published port", "port", p.key.addr, "error", err)
 			}
 			return
 		}
@@ -191,7 +203,7 @@ func (s *Server) fromClients(p *port) {
 			}
 			return
 		}
-		key := sessionKey{client: addrPort(from), local: netip.AddrPortFrom(localAddr(oob[:oobn]), p.HostPort)}
+		key := sessionKey{client: addrPort(from), local: netip.AddrPortFrom(localAddr(oob[:oobn]), p.key.addr.Port())}
 		ses := p.sessions[key]
 		if ses == nil {
 			if ses, err = s.newSession(p, key); err != nil {
@@ -300,7 +312,7 @@ func (s *Server) sweepSessions(ctx context.Context) error {
 		s.mu.Lock()
 		var ports []*port
 		for _, p := range s.ports {
-			if p.Proto == "udp" && p.Relay {
+			if p.key.proto == "udp" && p.relay {
 				ports = append(ports, p)
 			}
 		}

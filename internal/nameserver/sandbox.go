@@ -91,10 +91,14 @@ func (s *Server) swapSandbox(id string, rec *table.Sandbox, ns *netns.NS) error 
 			return err
 		}
 	case ns == nil:
-		return fmt.Errorf("sandbox %s has neither a namespace nor a process", id)
+		return fmt.Errorf("sandbox %s: %w", id, errNoNamespace)
 	}
 	return s.startServers(sb, ns)
 }
+
+// errNoNamespace: the container was not started yet when its record was
+// written; the daemon has the namespace and sends it.
+var errNoNamespace = errors.New("it has neither a namespace nor a process yet")
 
 // errEnded: the process of a record is not there any more.
 var errEnded = errors.New("the container's process has ended")

@@ -172,8 +172,12 @@ func (s *Server) loadTable() {
 	known := map[string]bool{}
 	for _, id := range ids {
 		known[id] = true
-		if reply := s.change([]string{id}, "", -1); reply.Error != "" {
-			s.log.Error("serve sandbox", "container", id, "error", reply.Error)
+		_, err := s.change([]string{id}, "", -1)
+		switch {
+		case errors.Is(err, errNoNamespace):
+			s.log.Info("serve sandbox later", "container", id, "reason", err)
+		case err != nil:
+			s.log.Error("serve sandbox", "container", id, "error", err)
 		}
 	}
 	// What was taken over but is not in the table any more.
@@ -191,7 +195,9 @@ func (s *Server) loadTable() {
 	}
 	s.mu.Unlock()
 	if len(gone) > 0 {
-		s.change(gone, "", -1)
+		if _, err := s.change(gone, "", -1); err != nil {
+			s.log.Error("let go of sandboxes", "error", err)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func (s *Server) sendSockets(c *table.Conn) error {
 	s.sessionsMu.Lock()
 	s.mu.Lock()
 	for _, p := range s.ports {
-		tp := p.Port
+		tp := p.record()
 		add(table.Item{Kind: table.ItemPort, Sandbox: p.owner, Port: &tp}, p.fd)
 		for key, ses := range p.sessions {
 			add(table.Item{
@@ -181,7 +181,7 @@ func (s *Server) inherit(g inherited) error {
 	control.SetUnlinkOnClose(false)
 	s.control = control
 	for key, h := range g.ports {
-		p := &port{Port: *h.item.Port, owner: h.item.Sandbox, fd: h.fd}
+		p := newPort(*h.item.Port, h.item.Sandbox, h.fd)
 		s.mu.Lock()
 		s.ports[key] = p
 		s.own(p.owner, key)

@@ -95,7 +95,10 @@ func (s *Store) unpack(ctx context.Context, layers []image.Layer, report image.L
 	}
 	for i := first; i < len(layers); i++ {
 		group.Go(func() error {
-			err := staged[i].extract(gctx, i == first)
+			err := staged[i].arrive(gctx)
+			if err == nil {
+				err = staged[i].extract(gctx, i == first)
+			}
 			applied[i] <- err
 			if errors.Is(err, errNeedsParent) {
 				return nil
@@ -198,15 +201,18 @@ type stage struct {
 	dir    string
 }
 
-// extract waits for the blob and extracts it into a new snapshot. With
+// arrive waits for the blob.
+func (st *stage) arrive(ctx context.Context) error {
+	if st.layer.Ready == nil {
+		return nil
+	}
+	return st.layer.Ready(ctx)
+}
+
+// extract extracts the blob into a new snapshot. With
 // withParent the layer below is committed already; without, it fails with
 // errNeedsParent for layers that leave out folders they put files into.
 func (st *stage) extract(ctx context.Context, withParent bool) error {
-	if ready := st.layer.Ready; ready != nil {
-		if err := ready(ctx); err != nil {
-			return err
-		}
-	}
 	if err := st.store.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}

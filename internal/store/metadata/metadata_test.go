@@ -1,0 +1,124 @@
+package metadata_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/orlop/orlop/internal/store/metadata"
+)
+
+func write(t *testing.T, ctx context.Context, db *metadata.DB, text string) digest.Digest {
+	t.Helper()
+	desc := ocispec.Descriptor{Digest: digest.FromString(text), Size: int64(len(text))}
+	if err := content.WriteBlob(ctx, db.Content(), text, bytes.NewReader([]byte(text)), desc); err != nil {
+		t.Fatal(err)
+	}
+	return desc.Digest
+}
+
+func has(t *testing.T, db *metadata.DB, id digest.Digest) bool {
+	t.Helper()
+	_, err := db.Content().Info(db.Context(context.Background()), id)
+	if err != nil && !errdefs.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestALeaseOfADeadDaemonEndsWithTheNext(t *testing.T) {
+	root := t.TempDir()
+	ctx := context.Background()
+	db, err := metadata.Open(ctx, metadata.Config{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leased, end, err := db.Lease(ctx, "act")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := write(t, leased, db, "kept")
+	if err := db.Collect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !has(t, db, kept) {
+		t.Fatal("a lease did not protect")
+	}
+	// The daemon dies without ending its lease.
+	_ = end
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = metadata.Open(ctx, metadata.Config{Root: root}); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Collect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if has(t, db, kept) {
+		t.Fatal("a dead daemon's lease still protects")
+	}
+}
+
+// The clock of this test only moves when the test lets it.
+func TestGarbageIsCollectedWhenTheStoreIsQuiet(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	pause := make(chan chan time.Time)
+	db, err := metadata.Open(ctx, metadata.Config{Root: t.TempDir(), After: func(time.Duration) <-chan time.Time {
+		c := make(chan time.Time, 1)
+		select {
+		case pause <- c:
+		case <-ctx.Done():
+		}
+		return c
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- db.Run(ctx) }()
+	step := func() { (<-pause) <- time.Time{} }
+
+	step() // the collection in the beginning
+	leased, end, err := db.Lease(ctx, "act")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := write(t, leased, db, "garbage soon")
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	waiting := <-pause
+	// Something changes while it waits for quiet: it waits once more.
+	leased, end, err = db.Lease(ctx, "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, leased, db, "in use")
+	waiting <- time.Time{}
+	waiting = <-pause
+	if !has(t, db, id) {
+		t.Fatal("collected although the store was busy")
+	}
+	waiting <- time.Time{}
+	// The next time it waits, it has collected.
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	<-pause
+	if has(t, db, id) {
+		t.Fatal("garbage is still there")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -163,6 +163,7 @@ func (g *group) Create(ctx context.Context, r *specs.LinuxResources) (err error)
 		return fmt.Errorf("limit cgroup %s: %w", g.config.Path, err)
 	}
 	var made []string // in order; undone from the end
+	started := false
 	defer func() {
 		if err == nil {
 			return
@@ -170,14 +171,15 @@ func (g *group) Create(ctx context.Context, r *specs.LinuxResources) (err error)
 		for _, d := range slices.Backward(made) {
 			unix.Rmdir(d)
 		}
-		if g.scope != nil {
-			g.scope.stop(context.WithoutCancel(ctx))
+		if started {
+			g.scope.stop(context.WithoutCancel(ctx)) //nolint:errcheck // the first error is the one to tell
 		}
 	}()
 	if g.scope != nil {
 		if err := g.scope.start(ctx, g, r); err != nil {
 			return err
 		}
+		started = true
 	}
 	places := g.all()
 	for i := range places {

@@ -68,6 +68,9 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 	defer done()
 	if err := c.authenticate(); err != nil {
 		c.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		return nil, fmt.Errorf("authenticate to D-Bus at %s: %w", socket, err)
 	}
 	if _, err := c.Call(ctx, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", nil); err != nil {
@@ -345,9 +348,12 @@ func call(serial uint32, destination, path, iface, member string, args *Args) []
 	return append(e.b, args.e.b...)
 }
 
-func (c *Conn) read() (*Message, error) {
+func (c *Conn) read() (*Message, error) { return parse(c.f) }
+
+// parse reads one message.
+func parse(r io.Reader) (*Message, error) {
 	head := make([]byte, 16)
-	if _, err := io.ReadFull(c.f, head); err != nil {
+	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, err
 	}
 	if head[0] != 'l' || head[3] != 1 {
@@ -360,7 +366,7 @@ func (c *Conn) read() (*Message, error) {
 	}
 	padded := (fieldsLen + 7) &^ 7
 	rest := make([]byte, padded+bodyLen)
-	if _, err := io.ReadFull(c.f, rest); err != nil {
+	if _, err := io.ReadFull(r, rest); err != nil {
 		return nil, err
 	}
 	m := &Message{kind: head[1], body: rest[padded:]}

@@ -1,0 +1,400 @@
+package networks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/events"
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"github.com/orlop/orlop/internal/domain/network"
+)
+
+// world is every port of the service, and the list of what was done to it.
+type world struct {
+	mu     sync.Mutex
+	acts   []string
+	fail   map[string]error // by the first word of an act
+	recs   map[string]network.Record
+	events []string
+	used   []netip.Prefix
+	resolv string
+	ipv6   bool
+	now    time.Time
+	ids    int
+	closed int
+}
+
+func (w *world) do(format string, args ...any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	act := fmt.Sprintf(format, args...)
+	w.acts = append(w.acts, act)
+	return w.fail[strings.Fields(act)[0]]
+}
+
+type handle struct{ w *world }
+
+func (h handle) Fd() uintptr { return 0 }
+func (h handle) Close() error {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.w.closed++
+	return nil
+}
+
+func (w *world) EnsureBridge(_ context.Context, b network.Bridge) error {
+	return w.do("bridge %s %v", b.Device, b.Addrs)
+}
+func (w *world) BridgeAddrs(context.Context, string) ([]netip.Prefix, error) { return nil, nil }
+func (w *world) RemoveBridge(_ context.Context, d string) error              { return w.do("nobridge %s", d) }
+func (w *world) OpenSandbox(_ context.Context, p network.SandboxPlan) (network.Handle, error) {
+	var to []string
+	for _, i := range p.Interfaces {
+		to = append(to, fmt.Sprintf("%s=%v", i.InnerLink, i.Addrs))
+	}
+	return handle{w}, w.do("sandbox %v", to)
+}
+func (w *world) Links(context.Context, string) ([]string, error)      { return nil, nil }
+func (w *world) RemoveLink(_ context.Context, n string) error         { return w.do("nolink") }
+func (w *world) WatchLinks(ctx context.Context, _ func(string)) error { <-ctx.Done(); return nil }
+func (w *world) Apply(_ context.Context, r network.Ruleset) (string, error) {
+	return "", w.do("rules %d ports", len(r.Ports))
+}
+func (w *world) DropsForeign(context.Context) (bool, error) { return false, nil }
+func (w *world) Publish(_ context.Context, p []network.Binding) error {
+	return w.do("publish %v", p)
+}
+func (w *world) Unpublish(_ context.Context, p []network.Binding) error {
+	return w.do("unpublish %v", p)
+}
+func (w *world) Remove(context.Context) error { return w.do("norules") }
+func (w *world) Ensure(_ context.Context, all []network.Names) error {
+	return w.do("netd %d", len(all))
+}
+func (w *world) Put(_ context.Context, n network.Names, ns network.Handle) error {
+	return w.do("put dns=%v ns=%v %v", n.DNS, ns != nil, n.Ports)
+}
+func (w *world) Drop(context.Context, string) error                   { return w.do("drop") }
+func (w *world) Quit(context.Context) error                           { return w.do("quit") }
+func (w *world) Run(ctx context.Context) error                        { <-ctx.Done(); return nil }
+func (w *world) ResolvConf() ([]byte, error)                          { return []byte(w.resolv), nil }
+func (w *world) Hosts() ([]byte, error)                               { return []byte("127.0.0.1 thishost\n"), nil }
+func (w *world) Hostname() string                                     { return "thishost" }
+func (w *world) Prefixes(context.Context) ([]netip.Prefix, error)     { return w.used, nil }
+func (w *world) IPv6() bool                                           { return w.ipv6 }
+func (w *world) PortRange() (uint16, uint16, []uint16)                { return 40000, 40010, nil }
+func (w *world) EnableForwarding(context.Context, bool) (bool, error) { return true, nil }
+func (w *world) Load(context.Context) (out []network.Record, err error) {
+	for _, r := range w.recs {
+		out = append(out, r)
+	}
+	return out, nil
+}
+func (w *world) Save(_ context.Context, r network.Record) error { w.recs[r.ID] = r; return nil }
+func (w *world) Delete(_ context.Context, id string) error      { delete(w.recs, id); return nil }
+func (w *world) announced(e events.Message) {
+	w.events = append(w.events, fmt.Sprintf("%s %s %s", e.Type, e.Action, e.Actor.Attributes["name"]))
+}
+
+type publisher struct{ w *world }
+
+func (p publisher) Publish(e events.Message) { p.w.announced(e) }
+
+func newWorld() *world {
+	return &world{recs: map[string]network.Record{}, fail: map[string]error{}, resolv: "nameserver 192.0.2.1\n", now: time.Unix(1000, 0)}
+}
+
+func (w *world) service(t *testing.T, live ...LiveSandbox) *Service {
+	t.Helper()
+	s, err := New(Config{
+		Default: network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
+		Driver:  w, Firewall: w, Nameserver: w, Host: w, Store: w, Events: publisher{w},
+		Now:   func() time.Time { return w.now },
+		NewID: func() string { w.ids++; return fmt.Sprintf("%012x%052x", w.ids, 0) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restore(t.Context(), live); err != nil {
+		t.Fatal(err)
+	}
+	w.acts = nil
+	return s
+}
+
+func request(id string, publish ...string) SandboxRequest {
+	req := SandboxRequest{ContainerID: id, Name: "web", Bindings: networktypes.PortMap{}}
+	for _, p := range publish {
+		host, port, _ := strings.Cut(p, ":")
+		key := networktypes.MustParsePort(port)
+		req.Bindings[key] = append(req.Bindings[key], networktypes.PortBinding{HostPort: host})
+	}
+	return req
+}
+
+const one = "1111111111111111111111111111111111111111111111111111111111111111"
+
+func TestPortsAreReservedBeforeAnythingIsMade(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	sb, err := s.Open(t.Context(), request(one, "8080:80/tcp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"put dns=false ns=false [0.0.0.0:8080/tcp]", "sandbox [eth0=[172.17.0.2/16]]", "publish [0.0.0.0:8080/tcp]",
+	}
+	if diff := cmp.Diff(want, w.acts); diff != "" {
+		t.Error(diff)
+	}
+	if got := string(sb.Hostname); got != "111111111111\n" {
+		t.Errorf("hostname %q", got)
+	}
+	if err := s.Started(t.Context(), one, 77); err != nil {
+		t.Fatal(err)
+	}
+	if w.closed != 1 {
+		t.Error("the daemon still holds the namespace of a container that runs")
+	}
+	set := s.Settings(one)
+	ep := set.Networks["bridge"]
+	if set.SandboxKey != "/proc/77/ns/net" || ep.IPAddress.String() != "172.17.0.2" || ep.IPPrefixLen != 16 ||
+		ep.Gateway.String() != "172.17.0.1" || ep.MacAddress.String() != "02:42:ac:11:00:02" ||
+		fmt.Sprint(set.Ports) != "map[80/tcp:[{0.0.0.0 8080}]]" {
+		t.Errorf("settings %+v %+v", set, ep)
+	}
+	w.acts = nil
+	for range 2 {
+		if err := s.Close(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"unpublish [0.0.0.0:8080/tcp]", "drop"}, w.acts); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"network connect bridge", "network disconnect bridge"}, w.events); diff != "" {
+		t.Error(diff)
+	}
+	if s.Settings(one) != nil {
+		t.Error("a closed sandbox has settings")
+	}
+}
+
+func TestContainerWithoutPortsNeedsNoNameServer(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	if _, err := s.Open(t.Context(), request(one)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Started(t.Context(), one, 77); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"sandbox [eth0=[172.17.0.2/16]]"}, w.acts); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFailedOpenLeavesNothing(t *testing.T) {
+	for act, want := range map[string][]string{
+		"put":     {"put dns=false ns=false [0.0.0.0:8080/tcp]"},
+		"sandbox": {"put dns=false ns=false [0.0.0.0:8080/tcp]", "sandbox [eth0=[172.17.0.2/16]]", "drop"},
+		"publish": {"put dns=false ns=false [0.0.0.0:8080/tcp]", "sandbox [eth0=[172.17.0.2/16]]", "publish [0.0.0.0:8080/tcp]", "drop"},
+	} {
+		t.Run(act, func(t *testing.T) {
+			w := newWorld()
+			s := w.service(t)
+			w.fail[act] = errors.New("broken")
+			if _, err := s.Open(t.Context(), request(one, "8080:80/tcp")); err == nil {
+				t.Fatal("opened")
+			}
+			if diff := cmp.Diff(want, w.acts); diff != "" {
+				t.Error(diff)
+			}
+			delete(w.fail, act)
+			sb, err := s.Open(t.Context(), request(one, "8080:80/tcp"))
+			if err != nil {
+				t.Fatalf("the port or the address was kept: %v", err)
+			}
+			if got := sb.Attachment.Endpoints[0].IPv4.String(); got != "172.17.0.2/16" {
+				t.Errorf("address %s", got)
+			}
+			if len(w.events) != 1 {
+				t.Errorf("events %v", w.events)
+			}
+		})
+	}
+}
+
+func TestEphemeralPortThatIsBusyIsTriedElsewhere(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	busy := network.Binding{Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: 40000, ContainerPort: 80}
+	w.fail["put"] = network.PortBusy{Binding: busy, Cause: "address already in use"}
+	_, err := s.Open(t.Context(), request(one, ":80/tcp"))
+	if err == nil || len(w.acts) != portAttempts || !errors.Is(err, errdefs.ErrInternal) {
+		t.Errorf("%d attempts, %v", len(w.acts), err)
+	}
+	if w.acts[0] != "put dns=false ns=false [0.0.0.0:40000/tcp]" || w.acts[1] != "put dns=false ns=false [0.0.0.0:40001/tcp]" {
+		t.Errorf("attempts %v", w.acts[:2])
+	}
+	// A port that was asked for is not replaced by another one.
+	w.acts = nil
+	w.fail["put"] = network.PortBusy{Binding: network.Binding{Proto: "tcp", HostPort: 8080, ContainerPort: 80, HostIP: netip.IPv4Unspecified()}, Cause: "address already in use"}
+	if _, err := s.Open(t.Context(), request(one, "8080:80/tcp")); err == nil || len(w.acts) != 1 {
+		t.Errorf("%d attempts, %v", len(w.acts), err)
+	}
+}
+
+func TestAddressWaitsForItsLink(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	sb, err := s.Open(t.Context(), request(one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := sb.Attachment.Endpoints[0].HostLink
+	if err := s.Close(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	next := func() string {
+		t.Helper()
+		last = s.cfg.NewID()
+		sb, err := s.Open(t.Context(), request(last))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sb.Attachment.Endpoints[0].IPv4.Addr().String()
+	}
+	if got := next(); got != "172.17.0.3" {
+		t.Errorf("while the link stands: %s", got)
+	}
+	if left := s.reap(t.Context()); !left || len(w.acts) != 2 {
+		t.Errorf("the reaper was too early: %v", w.acts)
+	}
+	s.linkGone(link)
+	if got := next(); got != "172.17.0.2" {
+		t.Errorf("after the link is gone: %s", got)
+	}
+	if err := s.Close(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	w.acts, w.now = nil, w.now.Add(2*time.Second)
+	if left := s.reap(t.Context()); left || cmp.Diff([]string{"nolink"}, w.acts) != "" {
+		t.Errorf("the reaper did %v", w.acts)
+	}
+}
+
+func TestModesWithoutAnInterface(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	host := request(one)
+	host.Mode = "host"
+	sb, err := s.Open(t.Context(), host)
+	if err != nil || sb.Handle != nil || sb.Path != "" || string(sb.ResolvConf) != w.resolv || string(sb.Hosts) != "127.0.0.1 thishost\n" || string(sb.Hostname) != "thishost\n" {
+		t.Errorf("host: %+v %v", sb, err)
+	}
+	if set := s.Settings(one); set.Networks["host"] == nil || set.Networks["host"].NetworkID == "" {
+		t.Errorf("host: settings %+v", set)
+	}
+	none := request("2222222222222222222222222222222222222222222222222222222222222222")
+	none.Mode = "none"
+	if sb, err = s.Open(t.Context(), none); err != nil || sb.Handle == nil || !strings.HasPrefix(string(sb.Hosts), "127.0.0.1\tlocalhost\n") {
+		t.Errorf("none: %+v %v", sb, err)
+	}
+	shared := request("3333333333333333333333333333333333333333333333333333333333333333")
+	shared.Mode = "container:web"
+	shared.Join = func(id string) (int, bool) { return 42, id == "web" }
+	if sb, err = s.Open(t.Context(), shared); err != nil || sb.Path != "/proc/42/ns/net" || sb.Hosts != nil {
+		t.Errorf("container: %+v %v", sb, err)
+	}
+	shared.ContainerID, shared.Mode = "4", "container:gone"
+	if _, err = s.Open(t.Context(), shared); !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("container that does not run: %v", err)
+	}
+	unknown := request("5")
+	unknown.Mode = "nowhere"
+	if _, err = s.Open(t.Context(), unknown); !errors.Is(err, errdefs.ErrNotFound) || !strings.HasSuffix(err.Error(), "network nowhere not found") {
+		t.Errorf("unknown network: %v", err)
+	}
+	if diff := cmp.Diff([]string{"sandbox []"}, w.acts); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRestoreKeepsWhatRunsAndItsSubnet(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	sb, err := s.Open(t.Context(), request(one, "8080:80/tcp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Inspect(t.Context(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A route of the host's own overlaps by now; running containers decide.
+	w.used = []netip.Prefix{netip.MustParsePrefix("172.17.5.0/24")}
+	s = w.service(t, LiveSandbox{Attachment: sb.Attachment, Pid: 5, Name: "web"})
+	after, err := s.Inspect(t.Context(), before.ID[:12])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before.IPAM.Config, after.IPAM.Config, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+	if r := after.Containers[one]; r.Name != "web" || r.IPv4Address.String() != "172.17.0.2/16" {
+		t.Errorf("containers %+v", after.Containers)
+	}
+	two := request("2222222222222222222222222222222222222222222222222222222222222222", "8080:80/tcp")
+	if _, err := s.Open(t.Context(), two); err == nil || !strings.HasSuffix(err.Error(), "Bind for 0.0.0.0:8080 failed: port is already allocated") {
+		t.Errorf("a port of a container that runs: %v", err)
+	}
+	if err := s.Shutdown(t.Context()); err != nil || strings.Join(w.acts, " ") != "" {
+		t.Errorf("a shutdown with a container running: %v %v", w.acts, err)
+	}
+	if err := s.Close(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	w.acts = nil
+	if err := s.Shutdown(t.Context()); err != nil || strings.Join(w.acts, " ") != "quit norules nobridge orlop0" {
+		t.Errorf("a shutdown: %v %v", w.acts, err)
+	}
+}
+
+func TestListFilters(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	for filter, want := range map[string]string{
+		"": "bridge host none", "driver=bridge": "bridge", "name=o": "host none", "type=custom": "", "type=builtin": "bridge host none",
+		"scope=local": "bridge host none", "dangling=true": "", "label=x": "",
+	} {
+		opts := ListOptions{Filters: map[string][]string{}}
+		if k, v, ok := strings.Cut(filter, "="); ok {
+			opts.Filters[k] = []string{v}
+		}
+		got, err := s.List(t.Context(), opts)
+		var names []string
+		for _, n := range got {
+			names = append(names, n.Name)
+		}
+		if err != nil || strings.Join(names, " ") != want {
+			t.Errorf("%q: %v %v, want %s", filter, names, err, want)
+		}
+	}
+	if _, err := s.List(t.Context(), ListOptions{Filters: map[string][]string{"color": {"red"}}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("a filter that does not exist: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -46,7 +47,7 @@ func rewrite(t *testing.T, archive []byte, change func(name string, data []byte)
 	r := tar.NewReader(bytes.NewReader(archive))
 	for {
 		header, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

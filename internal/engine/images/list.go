@@ -18,12 +18,11 @@ import (
 
 // item is an image with everything that points at it.
 type item struct {
-	bundle  *bundle
-	record  record
-	refs    []reference.Named
-	sizes   []int64
-	tagged  time.Time
-	ordinal int
+	bundle *bundle
+	record record
+	refs   []reference.Named
+	sizes  []int64
+	tagged time.Time
 }
 
 // items lists the images of the store once each. One that cannot be read is

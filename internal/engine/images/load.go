@@ -327,7 +327,7 @@ func (s *Service) layerType(ctx context.Context, desc ocispec.Descriptor) (strin
 	defer blob.Close()
 	head := make([]byte, 4)
 	n, err := blob.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("read layer %s: %w", desc.Digest, err)
 	}
 	switch {

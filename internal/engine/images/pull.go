@@ -27,7 +27,7 @@ const leaseExpire = "containerd.io/gc.expire"
 
 // Pull brings an image (or with All and no tag every image of a repository)
 // from its registry, extracting layers while others still arrive. A failed or
-// cancelled pull changes no name; what it brought is kept for a day and the
+// canceled pull changes no name; what it brought is kept for a day and the
 // next pull goes on from there. Errors have Docker's words: ErrNotFound,
 // ErrInvalidArgument, ErrUnauthenticated; everything before the first message
 // of Progress is about the request as a whole.
@@ -99,7 +99,7 @@ func (s *Service) pull(ctx context.Context, repo Repository, ref reference.Named
 	return nil
 }
 
-// cause prefers why the context was cancelled over that it was.
+// cause prefers why the context was canceled over that it was.
 func cause(ctx context.Context, err error) error {
 	if why := context.Cause(ctx); why != nil && errors.Is(err, context.Canceled) {
 		return why

@@ -189,8 +189,8 @@ func TestListFilters(t *testing.T) {
 			t.Errorf("%v: got %v, want %s", c.filters, got, c.want)
 		}
 	}
-	_, err := s.List(ctx, images.ListOptions{Filters: image.Filters{"colour": {"red"}}})
-	wantError(t, err, errdefs.IsInvalidArgument, "invalid filter 'colour'")
+	_, err := s.List(ctx, images.ListOptions{Filters: image.Filters{"color": {"red"}}})
+	wantError(t, err, errdefs.IsInvalidArgument, "invalid filter 'color'")
 	_, err = s.List(ctx, images.ListOptions{Filters: image.Filters{"dangling": {"maybe"}}})
 	wantError(t, err, errdefs.IsInvalidArgument, "invalid filter 'dangling=[maybe]'")
 

@@ -60,11 +60,17 @@ func (c *Client) Login(ctx context.Context, credentials registry.AuthConfig) (st
 	return "", last
 }
 
+// reply is what a registry answered, without the body.
+type reply struct {
+	status int
+	header http.Header
+}
+
 // ask sends one GET and drops the body.
-func (c *Client) ask(ctx context.Context, client *http.Client, url string, credentials *registry.AuthConfig) (*http.Response, error) {
+func (c *Client) ask(ctx context.Context, client *http.Client, url string, credentials *registry.AuthConfig) (reply, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	if credentials != nil {
@@ -72,33 +78,33 @@ func (c *Client) ask(ctx context.Context, client *http.Client, url string, crede
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	resp.Body.Close()
-	return resp, nil
+	return reply{status: resp.StatusCode, header: resp.Header}, nil
 }
 
-func (c *Client) answerChallenge(ctx context.Context, client *http.Client, base string, resp *http.Response, credentials registry.AuthConfig) (string, error) {
-	if resp.StatusCode == http.StatusOK {
+func (c *Client) answerChallenge(ctx context.Context, client *http.Client, base string, resp reply, credentials registry.AuthConfig) (string, error) {
+	if resp.status == http.StatusOK {
 		return "", nil // a registry that lets everybody in
 	}
-	for _, challenge := range auth.ParseAuthHeader(resp.Header) {
+	for _, challenge := range auth.ParseAuthHeader(resp.header) {
 		switch challenge.Scheme {
 		case auth.BasicAuth:
 			resp, err := c.ask(ctx, client, base, &credentials)
 			if err != nil {
 				return "", errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("Get %q: %v", base, err))
 			}
-			if resp.StatusCode != http.StatusOK {
-				return "", refused(base, resp.StatusCode)
+			if resp.status != http.StatusOK {
+				return "", refused(base, resp.status)
 			}
 			return "", nil
 		case auth.BearerAuth:
 			return c.fetchToken(ctx, client, base, challenge, credentials)
 		}
 	}
-	return "", refused(base, resp.StatusCode)
+	return "", refused(base, resp.status)
 }
 
 // fetchToken asks the registry's token server. A refresh token (IdentityToken)

@@ -226,7 +226,7 @@ func (d *DB) Commits() uint64 {
 
 // Lease makes a lease for the time of one act and returns a context that
 // protects whatever is made or found with it from garbage collection, the
-// lease's id, and the function that ends it (also on a cancelled ctx). A
+// lease's id, and the function that ends it (also on a canceled ctx). A
 // daemon that dies meanwhile leaves a lease that the next Open removes.
 func (d *DB) Lease(ctx context.Context, id string) (context.Context, func() error, error) {
 	ctx = d.Context(ctx)

@@ -80,7 +80,7 @@ func treeSize(ctx context.Context, dir string) (int64, error) {
 			return &fs.PathError{Op: "lstat", Path: path, Err: err}
 		}
 		if st.Nlink > 1 {
-			key := inode{uint64(st.Dev), st.Ino}
+			key := inode{st.Dev, st.Ino}
 			if _, seen := linked[key]; seen {
 				return nil
 			}

@@ -228,8 +228,8 @@ func TestADamagedRecordIsReportedAndHidesNoOther(t *testing.T) {
 func nextRelease() []records.Migration {
 	return []records.Migration{
 		{Number: 2, Reads: 1, Apply: func(r map[string]json.RawMessage) error {
-			if r["colour"] == nil {
-				r["colour"] = json.RawMessage(`"blue"`)
+			if r["color"] == nil {
+				r["color"] = json.RawMessage(`"blue"`)
 			}
 			return nil
 		}},
@@ -266,11 +266,11 @@ func TestThePreviousReleaseReadsWhatThisOneWrote(t *testing.T) {
 	if err := open(nil, "name").Put(ctx, "a", json.RawMessage(`{"name":"one"}`)); err != nil {
 		t.Fatal(err)
 	}
-	next := open(nextRelease(), "name", "colour", "shape")
-	if got := get(next, "a"); got["colour"] != "blue" || got["shape"] != "round" {
+	next := open(nextRelease(), "name", "color", "shape")
+	if got := get(next, "a"); got["color"] != "blue" || got["shape"] != "round" {
 		t.Fatal(got)
 	}
-	if err := next.Put(ctx, "b", json.RawMessage(`{"name":"two","colour":"red","shape":"flat"}`)); err != nil {
+	if err := next.Put(ctx, "b", json.RawMessage(`{"name":"two","color":"red","shape":"flat"}`)); err != nil {
 		t.Fatal(err)
 	}
 	// Back to the previous release: it reads both and changes one.
@@ -282,15 +282,15 @@ func TestThePreviousReleaseReadsWhatThisOneWrote(t *testing.T) {
 		t.Fatal(err)
 	}
 	// And forward again: what the old one did not know is still there.
-	next = open(nextRelease(), "name", "colour", "shape")
-	if got := get(next, "b"); got["name"] != "zwei" || got["colour"] != "red" {
+	next = open(nextRelease(), "name", "color", "shape")
+	if got := get(next, "b"); got["name"] != "zwei" || got["color"] != "red" {
 		t.Fatal(got)
 	}
 	// A key the release knows and leaves out is gone.
 	if err := next.Put(ctx, "b", json.RawMessage(`{"name":"zwei"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if got := get(next, "b"); got["colour"] != "" {
+	if got := get(next, "b"); got["color"] != "" {
 		t.Fatal(got)
 	}
 }

@@ -33,9 +33,9 @@ match "AppArmor is among the security options" apparmor orlop info -f '{{.Securi
 check "load" orlop load -q -i /host/images/busybox.tar
 match "a container runs" '^ahoy' orlop run --rm busybox echo ahoy
 match "confined by our AppArmor profile" '^orlop-default \(enforce\)' orlop run --rm busybox cat /proc/self/attr/current
-match "AppArmor denies what the profile denies" 'Permission denied|Read-only|denied' orlop run --rm --cap-add SYS_ADMIN busybox mount -t tmpfs none /mnt
+match "AppArmor denies what the profile denies" 'Permission denied|Read-only|denied' orlop run --rm --cap-add SYS_ADMIN busybox mount -t tmpfs none /tmp
 match "unconfined when asked" '^unconfined' orlop run --rm --security-opt apparmor=unconfined busybox cat /proc/self/attr/current
-match "a scope of its own" 'orlop-[0-9a-f]{64}\.scope' bash -c 'orlop run -d --name scoped busybox sleep 1000 >/dev/null; cat /proc/$(orlop inspect -f "{{.State.Pid}}" scoped)/cgroup; orlop rm -f scoped >/dev/null'
+match "a scope of its own" 'orlop-[0-9a-f]+-[0-9a-f]{64}\.scope' bash -c 'orlop run -d --name scoped busybox sleep 1000 >/dev/null; cat /proc/$(orlop inspect -f "{{.State.Pid}}" scoped)/cgroup; orlop rm -f scoped >/dev/null'
 match "a private cgroup namespace" '^0::/$' orlop run --rm busybox cat /proc/self/cgroup
 match "memory limit" '^33554432$' orlop run --rm -m 32m busybox cat /sys/fs/cgroup/memory.max
 match "cpu limit" '^50000 100000$' orlop run --rm --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max

@@ -192,11 +192,11 @@ func (h *host) Hostname() string {
 }
 
 func (h *host) Device(path string) (specs.LinuxDevice, error) {
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return specs.LinuxDevice{}, err
 	}
-	d, ok, err := device(real)
+	d, ok, err := device(target)
 	if err == nil && !ok {
 		err = errdefs.ErrInvalidArgument.WithMessage("not a device node: " + path)
 	}
@@ -264,11 +264,11 @@ func (h *host) Devices(dir string) ([]specs.LinuxDevice, error) {
 }
 
 func (h *host) MountOf(path string) (mountpoint, propagation string, err error) {
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", "", err
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(real))
+	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(target))
 	if err != nil {
 		return "", "", fmt.Errorf("find the mount of %s: %w", path, err)
 	}
@@ -398,7 +398,7 @@ func memTotal() uint64 {
 	if unix.Sysinfo(&info) != nil {
 		return 0
 	}
-	return uint64(info.Totalram) * uint64(info.Unit)
+	return info.Totalram * uint64(info.Unit)
 }
 
 // clockTick is USER_HZ, in which /proc/stat counts: 100 on every architecture

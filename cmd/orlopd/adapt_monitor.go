@@ -21,8 +21,8 @@ func (l launcher) Start(ctx context.Context, launch container.Launch, opts conta
 		s, file, err := daemonside.NewAttach(daemonside.AttachOptions(want))
 		if err != nil {
 			for i := range streams {
-				streams[i].Close()
-				files.Attach[i].Close()
+				_ = streams[i].Close()
+				_ = files.Attach[i].Close()
 			}
 			return nil, nil, err
 		}
@@ -32,7 +32,7 @@ func (l launcher) Start(ctx context.Context, launch container.Launch, opts conta
 	m, err := l.Launcher.Start(ctx, launch, files)
 	if err != nil {
 		for _, s := range streams {
-			s.Close()
+			_ = s.Close()
 		}
 		return nil, nil, err
 	}

@@ -70,7 +70,7 @@ func writeDurable(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	if _, err = f.Write(data); err == nil {
 		err = f.Sync()
 	}

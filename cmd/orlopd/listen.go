@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
@@ -70,8 +72,10 @@ func listenUnix(path, group string, b Brand, log *slog.Logger) (net.Listener, er
 		log.Debug("the socket stays with the group of the daemon", "group", group, "cause", err)
 		gid = os.Getgid()
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
 		return nil, fmt.Errorf("%s is served by another program", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -84,7 +88,7 @@ func listenUnix(path, group string, b Brand, log *slog.Logger) (net.Listener, er
 	}
 	// The mask is of the whole process; nothing else makes files yet.
 	old := unix.Umask(0o777)
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	unix.Umask(old)
 	if err != nil {
 		return nil, err
@@ -119,7 +123,7 @@ func listenTCP(addr string, c *Config, secure *tls.Config, log *slog.Logger) (ne
 	if secure == nil || secure.ClientAuth != tls.RequireAndVerifyClientCert {
 		log.Warn("Binding to IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network.", "host", addr)
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

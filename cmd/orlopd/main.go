@@ -92,7 +92,9 @@ func (d *process) run(ctx context.Context) (err error) {
 	debug.SetGCPercent(gcPercent)
 	for name, value := range map[string]string{"HTTP_PROXY": c.HTTPProxy, "HTTPS_PROXY": c.HTTPSProxy, "NO_PROXY": c.NoProxy} {
 		if value != "" {
-			os.Setenv(name, value)
+			if err := os.Setenv(name, value); err != nil {
+				return err
+			}
 		}
 	}
 	quietLibraries(d.log)
@@ -190,7 +192,7 @@ func (d *process) run(ctx context.Context) (err error) {
 	drain, cancel := context.WithTimeout(ctx, drainTimeout)
 	_ = server.Shutdown(drain)
 	cancel()
-	server.Close()
+	_ = server.Close()
 	if !stopped {
 		stopEngine()
 		<-engineDone

@@ -123,7 +123,7 @@ func options(c *Config) []option {
 		absent("rootless", "rootless", "Enable rootless mode", "false", "rootless mode is not available in this version of the engine"),
 		absent("cpu-rt-period", "cpu-rt-period", "Limit the CPU real-time period in microseconds for the parent cgroup", "0", "it is not available in this version of the engine"),
 		absent("cpu-rt-runtime", "cpu-rt-runtime", "Limit the CPU real-time runtime in microseconds for the parent cgroup", "0", "it is not available in this version of the engine"),
-		absent("raw-logs", "raw-logs", "Full timestamps without ANSI coloring", "true", "the daemon's log is never coloured"),
+		absent("raw-logs", "raw-logs", "Full timestamps without ANSI coloring", "true", "the daemon's log is never colored"),
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -143,7 +144,7 @@ func TestHangupTellsAnEndFromAHalfClose(t *testing.T) {
 	gone := make(chan struct{})
 	stop := h.watch(server, func() { close(gone) })
 	client.CloseWrite()
-	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	select {

@@ -69,7 +69,7 @@ func writePidFile(path string) (remove func(), err error) {
 	return func() {
 		// Only what is still ours: a successor may have written its own.
 		if raw, err := os.ReadFile(path); err == nil && string(raw) == own {
-			os.Remove(path)
+			_ = os.Remove(path)
 		}
 	}, nil
 }

@@ -145,7 +145,7 @@ func driverStatus(root string) [][2]string {
 	status := [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}
 	var st unix.Statfs_t
 	if unix.Statfs(root, &st) == nil {
-		if name, ok := fileSystems[int64(st.Type)]; ok {
+		if name, ok := fileSystems[st.Type]; ok {
 			status = append([][2]string{{"Backing Filesystem", name}}, status...)
 		}
 	}

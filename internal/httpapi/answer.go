@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -133,8 +134,8 @@ func (s *stream) finish(err error) error {
 	if err == nil || !s.begun() {
 		return err
 	}
-	detail, ok := err.(*jsonstream.Error)
-	if !ok {
+	var detail *jsonstream.Error
+	if !errors.As(err, &detail) {
 		detail = &jsonstream.Error{Message: err.Error()}
 	}
 	// "error" is what clients before API 1.9 read; all read "errorDetail".

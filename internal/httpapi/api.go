@@ -214,7 +214,7 @@ func (a *API) writeError(w *answer, r *request, prefix string, err error) {
 	status := statusOf(err)
 	log := a.cfg.Logger.With("operation", r.route.Operation, "method", r.Method, "path", r.URL.Path, "error", err)
 	if cause := context.Cause(r.Context()); cause != nil {
-		log.Debug("request cancelled by its client")
+		log.Debug("request canceled by its client")
 		return
 	}
 	switch {

@@ -75,7 +75,7 @@ func (r *request) seconds(key string) (*int, error) {
 func (r *request) size(key, what string) (uint32, error) {
 	s := r.query(key)
 	digits, negative := strings.CutPrefix(s, "-")
-	cause := error(strconv.ErrSyntax)
+	cause := strconv.ErrSyntax
 	if digits != "" && digits[0] != '+' {
 		n, err := strconv.ParseUint(digits, 10, 32)
 		switch {

@@ -60,7 +60,7 @@ func (a *API) containerLogs(w *answer, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 
 	head := newStream(w)
 	if asJSON != "" {

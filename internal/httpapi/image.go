@@ -75,11 +75,11 @@ func (a *API) imageCreate(w *answer, r *request) error {
 			Progress: out.progress,
 		}))
 	}
-	source, close, err := a.importSource(r, out)
+	source, done, err := a.importSource(r, out)
 	if err != nil {
 		return out.finish(err)
 	}
-	defer close()
+	defer done()
 	message := r.query("message")
 	if message == "" {
 		message = "Imported from " + r.query("fromSrc")

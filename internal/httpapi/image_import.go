@@ -29,7 +29,7 @@ func (a *API) importSource(r *request, out *stream) (io.Reader, func(), error) {
 	if err != nil {
 		return nil, nil, invalid(err.Error())
 	}
-	resp, err := http.DefaultClient.Do(get)
+	resp, err := http.DefaultClient.Do(get) //nolint:bodyclose // the caller closes it
 	if err != nil {
 		return nil, nil, errdefs.ErrUnavailable.WithMessage(err.Error())
 	}

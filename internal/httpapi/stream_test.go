@@ -237,7 +237,7 @@ func TestLogsAreFramedPerStreamWithTimeAndDetails(t *testing.T) {
 	if kind, _ = get("/v1.41/containers/web/logs?stdout=1", false, nil); kind != "application/vnd.docker.raw-stream" {
 		t.Errorf("API 1.41: %s", kind)
 	}
-	kind, body = get("/containers/web/logs?stdout=1", false, errors.New("disk gone"))
+	_, body = get("/containers/web/logs?stdout=1", false, errors.New("disk gone"))
 	if _, err := stdcopy.StdCopy(io.Discard, io.Discard, strings.NewReader(body)); err == nil || !strings.Contains(err.Error(), "Error grabbing logs: disk gone") {
 		t.Errorf("failure is told as %v", err)
 	}

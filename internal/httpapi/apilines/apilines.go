@@ -25,6 +25,7 @@ package apilines
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -180,7 +181,7 @@ func (l Line) Request(base string) (*http.Request, error) {
 	if l.Body != "" {
 		body = strings.NewReader(l.Body)
 	}
-	req, err := http.NewRequest(l.Method, base+l.Path, body)
+	req, err := http.NewRequestWithContext(context.Background(), l.Method, base+l.Path, body)
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func (s *Store) Ensure(_ context.Context, name string, labels map[string]string)
 	if err != nil {
 		return v, false, fmt.Errorf("create volume %s: %w", v.Name, err)
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	raw, err := json.Marshal(v)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(tmp, "volume.json"), raw, 0o600)

@@ -84,8 +84,10 @@ func TestADaemonThatIsKilledDuringAPull(t *testing.T) {
 			img := redis(r, "7", file{Name: "big", Data: noise(t, 4<<20)})
 			big := img.Layers[2]
 			if phase == image.PhaseDownloading {
-				r.Cut[big.Digest] = &registrytest.Cut{At: big.Size / 2, Times: 1}
-				r.Hold = make(chan struct{})
+				r.Do(func() {
+					r.Cut[big.Digest] = &registrytest.Cut{At: big.Size / 2, Times: 1}
+					r.Hold = make(chan struct{})
+				})
 			}
 			ref := r.Host() + "/library/redis:7"
 			want := strings.ReplaceAll(string(phase), " ", "-")

@@ -144,8 +144,10 @@ func TestAPullThatFailedGoesOnWhereItStopped(t *testing.T) {
 	img := redis(r, "7", file{Name: "big", Data: noise(t, 1<<20)})
 	big := img.Layers[2]
 	half := big.Size / 2
-	r.Cut[big.Digest] = &registrytest.Cut{At: half, Times: 1}
-	r.Hold = make(chan struct{})
+	r.Do(func() {
+		r.Cut[big.Digest] = &registrytest.Cut{At: half, Times: 1}
+		r.Hold = make(chan struct{})
+	})
 	s := newStack(t, root)
 	name := r.Host() + "/library/redis:7"
 	// The client goes when two layers are there and the third is half there.

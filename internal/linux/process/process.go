@@ -272,13 +272,14 @@ func (p *Process) adopt(second, pidfd int) error {
 	if err != nil {
 		return fmt.Errorf("start child: wait for intermediate process %d: %w", inter, err)
 	}
-	if err := p.prog.failure(); err != nil {
-		return err
-	}
 	pid := p.prog.at(second).ret
 	if pid <= 0 {
+		if err := p.prog.failure(); err != nil {
+			return err
+		}
 		return fmt.Errorf("start child: intermediate process %d was killed", inter)
 	}
+	// It may have failed already: that is for Started to say.
 	p.Pid = int(pid)
 	fd, err := unix.PidfdOpen(p.Pid, unix.PIDFD_NONBLOCK)
 	if err != nil {

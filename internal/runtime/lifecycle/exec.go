@@ -148,9 +148,18 @@ func (x *execution) start(ctx context.Context) error {
 		x.proc, err = cmd.Start()
 	}
 	if err != nil {
-		return &StartError{Code: 128, Err: err}
+		return c.startError(err)
 	}
 	return nil
+}
+
+// startError is what a failed start means: when the container ended meanwhile,
+// there was nothing to join.
+func (c *Container) startError(err error) error {
+	if status, serr := c.currentStatus(); serr == nil && status == specs.StateStopped || errors.Is(err, unix.ESRCH) {
+		return errdefs.ErrFailedPrecondition.WithMessage("cannot exec in a stopped container")
+	}
+	return &StartError{Code: 128, Err: err}
 }
 
 // group finds where the process belongs: a folder to be born in (v2), or files
@@ -268,7 +277,7 @@ func (x *execution) talk(ctx context.Context) error {
 func (x *execution) died(cause error) error {
 	if err := x.proc.Started(); err != nil {
 		x.proc = nil // reaped
-		return &StartError{Code: 128, Err: err}
+		return x.c.startError(err)
 	}
 	return &StartError{Code: 128, Err: fmt.Errorf("the process ended before its program ran: %w", cause)}
 }

@@ -148,7 +148,13 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		Registry: e.registry.open,
 		Events:   e.broker,
 		InUse:    func(image digest.Digest) []images.Use { return e.usersOf(image) },
-		Released: containerStore.ReleaseUnused,
+		// The space is free when the removal returns.
+		Released: func(ctx context.Context) error {
+			if err := containerStore.ReleaseUnused(ctx); err != nil {
+				return err
+			}
+			return e.db.Collect(ctx)
+		},
 		Driver:   storageDriver, MaxDownloads: c.MaxDownloads, MaxUploads: c.MaxUploads,
 		Now: now, NewID: newID, Logger: log,
 	})

@@ -48,7 +48,7 @@ check "reaches it" until_ok curl -s -o /dev/null http://127.0.0.1:8080/
 check "the service restarts" systemctl restart orlop.service
 match "and its container goes on" '^running' orlop inspect -f '{{.State.Status}}' web
 check "behind its port" curl -s -o /dev/null http://127.0.0.1:8080/
-check "kill -9 of the daemon" bash -c 'systemctl kill -s KILL orlop.service'
+check "kill -9 of the daemon" bash -c 'systemctl kill --kill-whom=main -s KILL orlop.service'
 check "the port answers meanwhile" curl -s -o /dev/null http://127.0.0.1:8080/
 check "systemd starts it again" until_ok orlop exec web true
 check "stop and remove" bash -c 'orlop stop -t 1 web && orlop rm web'

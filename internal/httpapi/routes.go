@@ -107,7 +107,7 @@ func Routes() []Route {
 		{"NetworkListSlash", "GET", "/networks/", 0, 0, Read, 0, (*API).networkList},
 		{"NetworkInspect", "GET", "/networks/{id}", 0, 0, Read, 0, (*API).networkInspect},
 		{"NetworkCreate", "POST", "/networks/create", 0, 0, Control, jsonBody, (*API).notHere},
-		{"NetworkPrune", "POST", "/networks/prune", one(25), 0, Control, 0, (*API).notHere},
+		{"NetworkPrune", "POST", "/networks/prune", one(25), 0, Control, 0, (*API).nothingToPrune},
 		{"NetworkConnect", "POST", "/networks/{id}/connect", 0, 0, Operate, jsonBody, (*API).notHere},
 		{"NetworkDisconnect", "POST", "/networks/{id}/disconnect", 0, 0, Operate, jsonBody, (*API).notHere},
 		{"NetworkDelete", "DELETE", "/networks/{id}", 0, 0, Control, 0, (*API).notHere},
@@ -120,7 +120,7 @@ func Routes() []Route {
 		{"VolumeDelete", "DELETE", "/volumes/{name}", 0, 0, Control, 0, (*API).notHere},
 
 		{"ImageBuild", "POST", "/build", 0, 0, Control, Unbounded, (*API).notHere},
-		{"BuildPrune", "POST", "/build/prune", one(31), 0, Control, 0, (*API).notHere},
+		{"BuildPrune", "POST", "/build/prune", one(31), 0, Control, 0, (*API).nothingToPrune},
 		{"BuildCancel", "POST", "/build/cancel", 0, 0, Control, 0, (*API).notHere},
 		{"Session", "POST", "/session", 0, 0, Control, Unbounded, (*API).notHere},
 		{"Grpc", "POST", "/grpc", 0, 0, Control, Unbounded, (*API).notHere},

@@ -95,8 +95,9 @@ func (s *stage) become() error {
 	if err := s.startHooks(); err != nil {
 		return err
 	}
-	// Before the filter, which need not allow sendmsg.
-	if err := s.conn.Send(Ready, nil); err != nil {
+	// Before the filter, which need not allow sendmsg. Behind a gate the parent
+	// may have gone long ago.
+	if err := s.conn.Send(Ready, nil); err != nil && s.Gate < 0 {
 		return err
 	}
 	if err := c.Final(s.listener); err != nil {

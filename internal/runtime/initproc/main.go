@@ -71,7 +71,11 @@ func Main(args []string) int {
 	if errors.As(err, &coded) {
 		f.Code = coded.code
 	}
-	_ = conn.Send(Failed, f.encode())
+	if conn.Send(Failed, f.encode()) != nil {
+		// Nobody is there to tell: the application's own streams are left.
+		_, _ = os.Stderr.WriteString(f.Text + "\n")
+		return f.Code
+	}
 	return 1
 }
 

@@ -528,6 +528,9 @@ func (k *creation) finish(context.Context) error {
 	if err := k.proc.Started(); err != nil {
 		return &StartError{Code: 128, Err: err}
 	}
+	if err := k.c.cgroup.Joined(); err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
+	}
 	if k.PidFile != "" {
 		if err := writePidFile(k.PidFile, k.proc.Pid); err != nil {
 			return err

@@ -553,8 +553,8 @@ func (b *Builder) readonly(s *Step) error {
 	return mount.Attach(m, at)
 }
 
-// mask covers a file with the host's /dev/null, verified to be that device
-// (CVE-2025-31133), and a directory with an empty read-only one.
+// mask covers a file with a null device, verified to be that (CVE-2025-31133),
+// and a directory with an empty read-only one.
 func (b *Builder) mask(s *Step) error {
 	at, err := b.Root.Open(s.Dest, unix.O_PATH, 0)
 	if gone(err) {
@@ -568,7 +568,7 @@ func (b *Builder) mask(s *Step) error {
 	if err != nil {
 		return err
 	}
-	cover, source := &b.null, openNull
+	cover, source := &b.null, b.openNull
 	if dir {
 		cover, source = &b.noEntry, emptyDir
 	}
@@ -592,20 +592,32 @@ func (b *Builder) mask(s *Step) error {
 	return m.Close()
 }
 
-func openNull() (safepath.FD, error) {
+// openNull clones the container's own /dev/null when it is one, as its users know
+// from other runtimes, else the host's. What was opened is what is checked.
+func (b *Builder) openNull() (safepath.FD, error) {
+	if own, err := b.Root.Open("/dev/null", unix.O_PATH|unix.O_NOFOLLOW, 0); err == nil {
+		defer own.Close()
+		if isNull(own) == nil {
+			return mount.Clone(int(own), "", false)
+		}
+	}
 	m, err := mount.Clone(unix.AT_FDCWD, "/dev/null", false)
 	if err != nil {
 		return safepath.None, err
 	}
-	st, err := m.Stat()
-	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3)) {
-		err = errors.New("the host's /dev/null is not the null device")
-	}
-	if err != nil {
+	if err := isNull(m); err != nil {
 		_ = m.Close()
 		return safepath.None, err
 	}
 	return m, nil
+}
+
+func isNull(fd safepath.FD) error {
+	st, err := fd.Stat()
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3)) {
+		err = errors.New("/dev/null is not the null device")
+	}
+	return err
 }
 
 func emptyDir() (safepath.FD, error) {

@@ -151,6 +151,12 @@ func (c *compressor) start(f func(quit <-chan struct{})) {
 	}()
 }
 
+func (c *compressor) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running
+}
+
 // stop ends the goroutine for good and waits for it.
 func (c *compressor) stop() {
 	c.mu.Lock()

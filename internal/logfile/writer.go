@@ -267,11 +267,52 @@ func (w *Writer) put(b []byte) error {
 	return nil
 }
 
+// Config is what the log was opened with.
+func (w *Writer) Config() Config { return w.cfg }
+
 // Dropped counts bytes of output that were not written.
 func (w *Writer) Dropped() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.dropped
+}
+
+// State is what a Writer holds beside the file.
+type State struct {
+	Halves  [2]Half `json:"halves"`
+	Dropped uint64  `json:"dropped,omitempty"`
+}
+
+// Half is the unfinished line of a stream (Stdout is the first).
+type Half struct {
+	Rest  []byte    `json:"rest,omitempty"`
+	Going bool      `json:"going,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+// State returns what another Writer, of the program that takes the place of this
+// one, needs to go on by Resume. ok is false while rotated files are compressed.
+func (w *Writer) State() (s State, ok bool) {
+	if w.compressor.busy() {
+		return s, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, h := range w.streams {
+		s.Halves[i] = Half{Rest: h.rest, Going: h.going, Since: h.since}
+	}
+	s.Dropped = w.dropped
+	return s, true
+}
+
+// Resume goes on where another Writer was. It is called before the first Write.
+func (w *Writer) Resume(s State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, h := range s.Halves {
+		w.streams[i] = half{rest: h.Rest, going: h.Going, since: h.Since}
+	}
+	w.dropped = s.Dropped
 }
 
 // Trim gives buffers back while nothing is written.

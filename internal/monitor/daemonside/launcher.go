@@ -65,6 +65,8 @@ type Launcher struct {
 	mu       sync.Mutex
 	closed   bool
 	monitors map[string]*Monitor
+	spare    *newborn
+	filling  bool // a spare is being started
 }
 
 // New prepares the exec root and seals the runtime program once: every monitor
@@ -123,7 +125,12 @@ func (l *Launcher) Close() error {
 	for _, m := range l.monitors {
 		all = append(all, m)
 	}
+	spare := l.spare
+	l.spare = nil
 	l.mu.Unlock()
+	if spare != nil {
+		spare.end()
+	}
 	for _, m := range all {
 		m.release()
 	}

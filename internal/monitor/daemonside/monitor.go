@@ -29,7 +29,6 @@ type Monitor struct {
 	l   *Launcher
 	id  string
 	log *slog.Logger
-	tty bool
 
 	// pid and pidfd of the monitor; child: it is ours and must be reaped.
 	pid   int

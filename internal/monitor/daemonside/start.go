@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/monitor/protocol"
@@ -101,6 +99,7 @@ func (l *Launcher) Start(ctx context.Context, launch container.Launch, files Fil
 	err = m.await(ctx, m.launchCall, &started)
 	if err == nil {
 		m.setRunning(started)
+		l.refill()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.closed {
@@ -206,88 +205,29 @@ func (l *Launcher) spawn(launch container.Launch, files Files, lock *os.File) (*
 		return nil, err
 	}
 
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
-	}
-	pid, pidfd, err := l.exec(pair[1])
-	unix.Close(pair[1])
-	if err != nil {
-		unix.Close(pair[0])
-		return nil, fmt.Errorf("execute monitor: %w", err)
-	}
-	conn, err := protocol.NewConn(pair[0], "monitor of "+launch.ID)
-	if err != nil {
-		endChild(pid, pidfd)
-		return nil, err
-	}
-	m := newMonitor(l, launch.ID, conn)
-	m.pid, m.pidfd, m.child = pid, pidfd, true
-	m.tty = launch.Spec.Process != nil && launch.Spec.Process.Terminal
-	if err := m.hello(); err == nil {
-		m.launchCall, err = m.post(protocol.OpLaunch, payload, passed...)
-	}
-	if err != nil {
-		conn.Close()
-		endChild(pid, pidfd)
-		return nil, fmt.Errorf("send launch: %w", err)
-	}
-	if !l.follow(m) {
-		conn.Close()
-		endChild(pid, pidfd)
-		return nil, errdefs.ErrUnavailable.WithMessage("the launcher is closed")
-	}
-	return m, nil
-}
-
-// exec runs the monitor program with conn as its descriptor 3. It leads a
-// session of its own, so that nothing sent to the daemon's group reaches it.
-func (l *Launcher) exec(conn int) (pid int, pidfd *os.File, err error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer null.Close()
-	fd := -1
-	env := []string{"PATH=" + os.Getenv("PATH")}
-	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", l.exe.Fd()), []string{"orlop-runtime", "monitor"}, &syscall.ProcAttr{
-		Dir:   "/",
-		Env:   env,
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(conn)},
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
-	})
-	if err != nil {
-		return 0, nil, err
-	}
-	if fd < 0 { // a kernel without CLONE_PIDFD; the child cannot be reaped by anybody else meanwhile
-		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
-			syscall.Kill(pid, syscall.SIGKILL)
-			reap(pid)
-			return 0, nil, fmt.Errorf("pidfd_open: %w", err)
-		}
-	}
-	return pid, pollable(fd), nil
-}
-
-// pollable makes a pidfd one that the Go runtime waits for.
-func pollable(fd int) *os.File {
-	unix.SetNonblock(fd, true)
-	return os.NewFile(uintptr(fd), "pidfd")
-}
-
-// endChild kills a child of ours and reaps it.
-func endChild(pid int, pidfd *os.File) {
-	syscall.Kill(pid, syscall.SIGKILL)
-	reap(pid)
-	pidfd.Close()
-}
-
-// reap waits for a child that is ending.
-func reap(pid int) {
 	for {
-		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
-			return
+		p, spare, err := l.newborn()
+		if err != nil {
+			return nil, fmt.Errorf("execute monitor: %w", err)
 		}
+		m := newMonitor(l, launch.ID, p.conn)
+		m.pid, m.pidfd, m.child = p.pid, p.pidfd, true
+		err = m.hello()
+		if err == nil {
+			m.launchCall, err = m.post(protocol.OpLaunch, payload, passed...)
+		}
+		if err == nil {
+			if !l.follow(m) {
+				err = errdefs.ErrUnavailable.WithMessage("the launcher is closed")
+			} else {
+				return m, nil
+			}
+		}
+		p.end()
+		if !spare {
+			return nil, fmt.Errorf("send launch: %w", err)
+		}
+		// A spare one may have been killed long ago.
 	}
 }
 

@@ -332,6 +332,7 @@ func (c *client) drop() {
 // buffer while it waits.
 func (c *client) read() {
 	defer c.drop()
+	moving := &c.t.m.moving
 	var buf []byte
 	for {
 		n := 0
@@ -343,21 +344,26 @@ func (c *client) read() {
 			if buf == nil {
 				buf = make([]byte, inputSize)
 			}
-			n, err = unix.Read(int(fd), buf)
+			moving.RLock()
+			for {
+				n, err = unix.Read(int(fd), buf)
+				if err != unix.EINTR {
+					break
+				}
+			}
 			if err == unix.EAGAIN {
+				moving.RUnlock()
 				buf = nil
 				return false
 			}
-			return err != unix.EINTR
+			return true
 		}) != nil {
 			return
 		}
-		if err != nil {
-			break
-		}
-		if n == 0 {
+		if err != nil || n == 0 {
 			buf = nil
 			c.inputEnded()
+			moving.RUnlock()
 			c.awaitHangup()
 			return
 		}
@@ -365,8 +371,8 @@ func (c *client) read() {
 			c.t.in.write(buf[:n])
 			c.t.m.trim.touch()
 		}
+		moving.RUnlock()
 	}
-	c.inputEnded()
 }
 
 func (c *client) inputEnded() {

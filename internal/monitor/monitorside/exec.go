@@ -54,6 +54,7 @@ func (m *monitor) exec(ctx context.Context, x *execution, files []*os.File) (any
 		return nil, nil, errdefs.ErrConflict.WithMessage("exec " + x.ID + " exists already")
 	}
 	m.execs[x.ID] = t
+	m.active++
 	m.mu.Unlock()
 	return protocol.ExecStarted{Pid: p.Pid(), At: m.now().UTC()}, func() { m.awaitExec(t) }, nil
 }
@@ -79,6 +80,10 @@ func (m *monitor) awaitExec(t *task) {
 	close(t.told)
 	t.finish(drainGrace)
 	t.proc.Close()
+	t.deliver(deliverTimeout)
+	m.mu.Lock()
+	m.active--
+	m.mu.Unlock()
 	m.trim.touch()
 }
 

@@ -17,7 +17,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/mount"
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/linux/safepath"
@@ -303,27 +302,6 @@ func result(said string, err error) error {
 	return err
 }
 
-func (f *foreign) SignalAll(sig int) error {
-	m, err := cgroup.New(f.cfg)
-	if err != nil {
-		return err
-	}
-	if sig == int(unix.SIGKILL) {
-		return m.Kill(context.Background())
-	}
-	pids, err := m.Pids()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, pid := range pids {
-		if err := unix.Kill(pid, unix.Signal(sig)); err != nil && err != unix.ESRCH {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func (f *foreign) Pause(context.Context) error  { return result(f.call(nil, "pause", f.id)) }
 func (f *foreign) Resume(context.Context) error { return result(f.call(nil, "resume", f.id)) }
 
@@ -362,18 +340,11 @@ func (f *foreign) Delete(ctx context.Context) error {
 	if err != nil {
 		return result(said, err)
 	}
-	m, err := cgroup.New(f.cfg)
-	if err != nil {
-		return err
-	}
-	if err := m.Kill(ctx); err != nil {
-		return err
-	}
-	return m.Remove(ctx)
+	return f.remove(ctx)
 }
 
-// Forget has nothing to drop.
-func (f *foreign) Forget() {}
+// Remember: how to go on is not known; such a monitor stays as it is.
+func (f *foreign) Remember(*settledState) bool { return false }
 
 func (p *foreignProcess) Pid() int          { return p.pid }
 func (p *foreignProcess) StartTime() uint64 { return p.start }
@@ -398,33 +369,6 @@ func (p *foreignProcess) Close() error {
 		p.console.Close()
 	}
 	return p.pidfd.Close()
-}
-
-// group is the cgroup of a foreign runtime's container.
-type group struct{ cfg cgroup.Config }
-
-func groupOf(l *launch) group {
-	g := group{cgroup.Config{Systemd: l.SystemdCgroup}}
-	if l.Spec.Linux != nil {
-		g.cfg.Path = l.Spec.Linux.CgroupsPath
-	}
-	return g
-}
-
-func (g group) OOM() (uint64, error) {
-	m, err := cgroup.New(g.cfg)
-	if err != nil {
-		return 0, err
-	}
-	return m.OOM()
-}
-
-func (g group) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
-	m, err := cgroup.New(g.cfg)
-	if err != nil {
-		return nil, err
-	}
-	return m.OOMEvents(ctx)
 }
 
 // mountLayers mounts the container's root.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -359,5 +360,133 @@ func TestKernelATiedContainerEndsWithItsStarter(t *testing.T) {
 	}
 	if groupExists(t, l) {
 		t.Error("its cgroup is still there")
+	}
+}
+
+// settled waits until a monitor has started afresh.
+func (b *bench) settled(m *daemonside.Monitor) {
+	b.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Running().MonitorPid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if strings.Contains(string(line), settledArg) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-b.ctx.Done():
+			b.Fatal("the monitor does not settle")
+		}
+	}
+}
+
+func TestKernelAMonitorThatStartedAfreshGoesOn(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "count")
+	l.OpenStdin = true
+	s, files := b.attached(true)
+	m := b.start(l, files)
+	before := m.Running()
+	ended, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "ended", Process: process_("/app", "exit", "4"), Detach: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := ended.Wait(b.ctx); err != nil || exit.Code != 4 {
+		t.Errorf("exit %+v, %v", exit, err)
+	}
+	// Numbers come all the time, and lines that are not finished.
+	var got strings.Builder
+	read := func(until func() bool) {
+		for !until() {
+			_, data, err := s.Next()
+			if err != nil {
+				t.Fatalf("%v after %d bytes", err, got.Len())
+			}
+			got.Write(data)
+		}
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); b.settled(m) }()
+	read(func() bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	if m.Running() != before {
+		t.Errorf("running %+v, was %+v", m.Running(), before)
+	}
+	// The same connection, the same listener, requests that need the runtime.
+	x, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "later", Process: process_("/app", "print", "still here"), Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := all(t, x.Stream()); out != "still here\n" {
+		t.Errorf("exec printed %q", out)
+	}
+	x.Wait(b.ctx)
+	if err := errors.Join(m.Pause(b.ctx), m.Resume(b.ctx)); err != nil {
+		t.Error(err)
+	}
+	b.restart()
+	again, err := b.l.Adopt(b.ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := again.Execs(b.ctx); err != nil || len(list) != 2 {
+		t.Errorf("execs %v, %v", list, err)
+	}
+	io.WriteString(s.Stdin, "stop\n")
+	if exit := b.wait(again); exit.Code != 9 || exit.OOMKilled {
+		t.Errorf("exit %+v", exit)
+	}
+	out, _ := all(t, s)
+	got.WriteString(out)
+	var want strings.Builder
+	for i := 0; want.Len() < got.Len(); i++ {
+		fmt.Fprintf(&want, "%d,", i)
+		if i%7 == 6 {
+			want.WriteByte('\n')
+		}
+	}
+	if got.String() != want.String() {
+		t.Errorf("%d bytes arrived, not the %d written", got.Len(), want.Len())
+	}
+	if logged := b.logged("a"); logged != got.String() {
+		t.Errorf("%d bytes logged, %d delivered", len(logged), got.Len())
+	}
+	b.gone(again)
+	if groupExists(t, l) {
+		t.Error("its cgroup is still there")
+	}
+}
+
+func TestKernelATiedContainerStaysTiedAfterItsMonitorStartedAfresh(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "wait")
+	l.Spec.Process.Terminal = true
+	l.Tied = true
+	s, files := b.attached(true)
+	m := b.start(l, files)
+	b.settled(m)
+	if err := m.Resize(b.ctx, 5, 6); err != nil {
+		t.Error(err)
+	}
+	if _, data, err := s.Next(); !strings.HasPrefix(string(data), "waiting") {
+		t.Errorf("%q, %v", data, err)
+	}
+	f, err := pidfd.Open(m.Running().InitPid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.l.Close()
+	if err := pidfd.Ended(f); err != nil {
+		t.Error(err)
 	}
 }

@@ -56,22 +56,32 @@ const (
 // Main runs a monitor and returns its exit status. It expects a connected unix
 // socket as descriptor 3, a launch as its first request, and no arguments.
 func Main(args []string) int {
-	if len(args) > 0 {
+	settled := len(args) == 1 && strings.HasPrefix(args[0], settledArg)
+	if len(args) > 0 && !settled {
 		fmt.Fprintln(os.Stderr, "orlop-runtime monitor: takes no arguments; it is started by orlopd")
 		return 2
 	}
 	debug.SetGCPercent(gcPercent)
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return 1
+	}
+	m := newMonitor(platform{
+		now: time.Now, bootID: strings.TrimSpace(string(boot)), start: startContainer,
+		args: []string{"orlop-runtime", "monitor"},
+	})
+	if settled {
+		if m.goOn(args[0]) != nil {
+			return 1
+		}
+		return 0
+	}
 	unix.CloseOnExec(controlFD)
 	conn, err := protocol.NewConn(controlFD, "control")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "orlop-runtime monitor: descriptor 3 must be the control connection:", err)
 		return 2
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return 1
-	}
-	m := newMonitor(platform{now: time.Now, bootID: strings.TrimSpace(string(boot)), start: startContainer})
 	if err := m.run(conn); err != nil {
 		return 1
 	}

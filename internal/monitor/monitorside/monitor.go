@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -46,20 +47,32 @@ type monitor struct {
 	listen *listener
 	buffer buffer
 	work   sync.WaitGroup
+	// moving is held for reading by whoever has bytes in hand: taken from a
+	// socket, pipe or terminal and not yet passed on. settle takes it, and
+	// only when nobody has any.
+	moving sync.RWMutex
 	// settling is done once the container has run for a moment.
 	settling sync.Once
-	trim     trimmer
-	cancel   context.CancelFunc
+	// grown: something was done that took memory; asked is when a request was
+	// served last (nanoseconds since 1970). settled: this is not the program
+	// that started the container, but the one it became.
+	grown   atomic.Bool
+	asked   atomic.Int64
+	settled bool
+	delay   time.Duration // of the next attempt to settle
+	trim    trimmer
+	cancel  context.CancelFunc
 
-	// settled is closed when the container was started or failed to.
-	settled chan struct{}
+	// ready is closed when the container was started or failed to.
+	ready chan struct{}
 
 	mu       sync.Mutex
-	conns    map[*protocol.Conn]bool
+	conns    map[*protocol.Conn]bool // true: the control connection
 	ctr      runner
 	main     *task
 	execs    map[string]*task
 	order    []string // ended execs, the oldest first
+	active   int      // execs that run or still have clients
 	started  *protocol.Started
 	failed   *protocol.Failure
 	exit     *protocol.Exit
@@ -71,7 +84,7 @@ func newMonitor(p platform) *monitor {
 		platform: p,
 		conns:    map[*protocol.Conn]bool{},
 		execs:    map[string]*task{},
-		settled:  make(chan struct{}),
+		ready:    make(chan struct{}),
 	}
 }
 
@@ -83,13 +96,14 @@ func (m *monitor) run(control *protocol.Conn) error {
 	if err := m.greet(control); err != nil {
 		return err
 	}
+	m.warm(control)
 	frame, l, files, err := readLaunch(control)
 	if err != nil {
 		control.Close()
 		return err
 	}
 	m.id, m.dir, m.tied = l.ID, l.RunDir, l.Tied
-	m.addConn(control)
+	m.addConn(control, true)
 	// A launch may take a while (hooks); a tied monitor must notice meanwhile
 	// that its starter has gone.
 	m.work.Go(func() { m.serve(ctx, control, true) })
@@ -99,16 +113,31 @@ func (m *monitor) run(control *protocol.Conn) error {
 		return m.fail(control, frame, err)
 	}
 	m.answer(control, frame, m.started, nil)
+	l = nil
 	// The rest is not worth delaying a container that ends at once.
-	m.trim.start(startTrim, func() {
+	m.trim.start(startTrim, func() time.Duration {
 		m.settling.Do(func() {
 			protect()
 			m.watchOOM(ctx)
 		})
-		m.shrink()
+		return m.shrink()
 	})
 	m.finish(ctx)
 	return nil
+}
+
+// warm prepares what every launch needs, while none has come yet: a spare
+// monitor waits anyway. The first use of a type by encoding/json costs most.
+func (m *monitor) warm(c *protocol.Conn) {
+	waiting := true
+	_ = c.Control(func(fd uintptr) { waiting = !readable(int(fd)) })
+	if !waiting {
+		return
+	}
+	_ = json.Unmarshal([]byte("{}"), &launch{})
+	_, _ = json.Marshal(protocol.Started{})
+	_, _ = json.Marshal(protocol.Reply{})
+	_, _ = json.Marshal(protocol.Exit{})
 }
 
 // readLaunch reads the hello and the launch of the starter.
@@ -215,7 +244,8 @@ func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error 
 	m.ctr, m.main = r, t
 	m.started = &protocol.Started{Pid: r.Pid(), StartTime: r.StartTime(), At: m.now().UTC()}
 	m.mu.Unlock()
-	close(m.settled)
+	m.grown.Store(true)
+	close(m.ready)
 	return nil
 }
 
@@ -248,7 +278,7 @@ func (m *monitor) fail(control *protocol.Conn, frame protocol.Frame, cause error
 	m.mu.Lock()
 	m.failed = failure
 	m.mu.Unlock()
-	close(m.settled)
+	close(m.ready)
 	code := 128
 	if failure.Code != 0 {
 		code = failure.Code
@@ -268,6 +298,7 @@ func (m *monitor) fail(control *protocol.Conn, frame protocol.Frame, cause error
 // finish waits for the end of the container and carries it out.
 func (m *monitor) finish(ctx context.Context) {
 	code, err := m.ctr.Wait()
+	m.moving.RLock() // from here on to the end
 	exit := protocol.Exit{Code: code, Time: m.now().UTC()}
 	if err != nil {
 		exit.Code, exit.Reason = 137, "wait: "+err.Error()
@@ -354,7 +385,7 @@ func (m *monitor) allExecs() []*task {
 
 // kill ends the container because a tied starter has gone.
 func (m *monitor) kill(ctx context.Context) {
-	<-m.settled
+	<-m.ready
 	m.mu.Lock()
 	r := m.ctr
 	m.mu.Unlock()
@@ -390,6 +421,8 @@ func (m *monitor) watchOOM(ctx context.Context) {
 }
 
 func (m *monitor) tellOOM(kills uint64) {
+	m.moving.RLock()
+	defer m.moving.RUnlock()
 	m.mu.Lock()
 	more := kills > m.oomKills
 	m.oomKills = max(m.oomKills, kills)

@@ -20,7 +20,7 @@ func startContainer(ctx context.Context, l *launch, s stdio) (runner, error) {
 		ID:     l.ID,
 		Bundle: l.RunDir,
 		// The state folder is the monitor's own; the run folder is not.
-		Root:          filepath.Join(l.RunDir, "runtime"),
+		Root:          stateRoot(l.RunDir),
 		Spec:          l.Spec,
 		Rootfs:        overlay(l.Rootfs),
 		NetNS:         l.netNS,
@@ -33,8 +33,11 @@ func startContainer(ctx context.Context, l *launch, s stdio) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ownContainer{c}, nil
+	g := groupOf(l)
+	return &ownContainer{Container: c, cgroup: g.cfg.Path, systemd: g.cfg.Systemd}, nil
 }
+
+func stateRoot(runDir string) string { return filepath.Join(runDir, "runtime") }
 
 func overlay(r *protocol.Rootfs) *rootfs.Overlay {
 	if r == nil {
@@ -55,7 +58,11 @@ func mappings(list []protocol.IDMapping) []specs.LinuxIDMapping {
 }
 
 // ownContainer is a container of our runtime.
-type ownContainer struct{ *lifecycle.Container }
+type ownContainer struct {
+	*lifecycle.Container
+	cgroup  string
+	systemd bool
+}
 
 func (c *ownContainer) OOM() (uint64, error) { return c.Cgroup().OOM() }
 
@@ -75,11 +82,18 @@ func (c *ownContainer) Delete(ctx context.Context) error {
 	return c.Container.Delete(ctx, true)
 }
 
-// Forget has nothing to drop: Create keeps no configuration.
-func (c *ownContainer) Forget() {}
+// Remember keeps what reopen needs.
+func (c *ownContainer) Remember(s *settledState) bool {
+	s.Cgroup, s.Systemd = c.cgroup, c.systemd
+	return true
+}
 
 func (c *ownContainer) Exec(ctx context.Context, x *execution, s stdio) (process, error) {
-	p, err := c.Container.Exec(ctx, lifecycle.ExecOptions{Process: x.Process, Stdin: s.in, Stdout: s.out, Stderr: s.err})
+	return execIn(ctx, c.Container, x, s)
+}
+
+func execIn(ctx context.Context, c *lifecycle.Container, x *execution, s stdio) (process, error) {
+	p, err := c.Exec(ctx, lifecycle.ExecOptions{Process: x.Process, Stdin: s.in, Stdout: s.out, Stderr: s.err})
 	if err != nil {
 		return nil, err
 	}
@@ -99,5 +113,7 @@ func (p ownProcess) StartTime() uint64 { return 0 }
 
 var (
 	_ runner  = (*ownContainer)(nil)
+	_ runner  = (*reopened)(nil)
+	_ runner  = (*foreign)(nil)
 	_ process = ownProcess{}
 )

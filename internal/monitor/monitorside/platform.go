@@ -15,6 +15,8 @@ type platform struct {
 	now    func() time.Time
 	bootID string
 	start  func(ctx context.Context, l *launch, s stdio) (runner, error)
+	// args are those of this program that make it a monitor.
+	args []string
 }
 
 // launch is a decoded launch request.
@@ -63,6 +65,7 @@ type runner interface {
 	OOMEvents(ctx context.Context) (<-chan struct{}, error)
 	// Delete kills what is left and removes cgroup and state.
 	Delete(ctx context.Context) error
-	// Forget drops what is not needed any more once the container runs.
-	Forget()
+	// Remember writes into s what another program of this process needs to go
+	// on with the container; false when that cannot be.
+	Remember(s *settledState) bool
 }

@@ -69,6 +69,8 @@ func (p *pump) run() {
 
 // step moves what one read returns.
 func (p *pump) step(fd int) progress {
+	p.t.m.moving.RLock()
+	defer p.t.m.moving.RUnlock()
 	b := &p.t.m.buffer
 	b.mu.Lock()
 	defer b.mu.Unlock()

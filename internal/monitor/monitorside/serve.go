@@ -56,6 +56,15 @@ func (m *monitor) openSocket() (*listener, error) {
 	return &listener{file: os.NewFile(uintptr(fd), socketFile), dir: dir}, nil
 }
 
+// listenOn takes over a socket of the program before.
+func (m *monitor) listenOn(fd int) (*listener, error) {
+	dir, err := unix.Open(m.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open run folder %s: %w", m.dir, err)
+	}
+	return &listener{file: inherited(fd, socketFile), dir: dir}, nil
+}
+
 // close removes the socket; nil is fine, and so is a second time.
 func (l *listener) close() {
 	if l == nil {
@@ -78,12 +87,18 @@ func (m *monitor) accept(ctx context.Context) {
 		fd := -1
 		var err error
 		if raw.Read(func(s uintptr) bool {
+			m.moving.RLock()
 			fd, _, err = unix.Accept4(int(s), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			return err != unix.EAGAIN
+			if err == unix.EAGAIN {
+				m.moving.RUnlock()
+				return false
+			}
+			return true
 		}) != nil {
 			return // closed
 		}
 		if err != nil {
+			m.moving.RUnlock()
 			if err == unix.ECONNABORTED || err == unix.EINTR {
 				continue
 			}
@@ -95,31 +110,41 @@ func (m *monitor) accept(ctx context.Context) {
 			}
 			continue
 		}
-		conn, err := protocol.NewConn(fd, "client")
-		if err != nil {
-			continue
-		}
-		if !m.addConn(conn) {
-			conn.Close()
+		ok := m.welcome(ctx, fd)
+		m.moving.RUnlock()
+		if !ok {
 			return
 		}
-		m.work.Go(func() {
-			if m.greet(conn) == nil {
-				m.serve(ctx, conn, false)
-			}
-			m.removeConn(conn)
-		})
 	}
 }
 
-func (m *monitor) addConn(c *protocol.Conn) bool {
+// welcome serves a new connection. It reports false at the end.
+func (m *monitor) welcome(ctx context.Context, fd int) bool {
+	conn, err := protocol.NewConn(fd, "client")
+	if err != nil {
+		return true
+	}
+	if !m.addConn(conn, false) {
+		conn.Close()
+		return false
+	}
+	if m.greet(conn) != nil {
+		m.removeConn(conn)
+		return true
+	}
+	m.work.Go(func() { m.serve(ctx, conn, false) })
+	return true
+}
+
+func (m *monitor) addConn(c *protocol.Conn, control bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.conns == nil {
 		return false
 	}
 	c.SetWriteTimeout(writeTimeout)
-	m.conns[c] = true
+	c.SetGate(m.moving.RLocker())
+	m.conns[c] = control
 	return true
 }
 
@@ -170,13 +195,15 @@ func (m *monitor) request(ctx context.Context, c *protocol.Conn, f protocol.Fram
 		return
 	}
 	busy <- struct{}{}
+	m.moving.RLock()
 	m.work.Go(func() {
+		defer m.moving.RUnlock()
 		var result any = protocol.Empty{}
 		var after func()
 		var err error
 		if op != protocol.OpState {
 			select {
-			case <-m.settled:
+			case <-m.ready:
 			case <-ctx.Done():
 			}
 			if m.runner() == nil {
@@ -194,8 +221,10 @@ func (m *monitor) request(ctx context.Context, c *protocol.Conn, f protocol.Fram
 		}
 		m.answer(c, head, result, nil)
 		if after != nil {
-			after()
+			m.work.Go(after)
 		}
+		m.grown.Store(true)
+		m.asked.Store(m.now().UnixNano())
 		m.trim.touch()
 	})
 }
@@ -264,7 +293,7 @@ func (m *monitor) decode(ctx context.Context, op protocol.Operation, payload []b
 	case protocol.OpState:
 		return func() (any, func(), error) {
 			select {
-			case <-m.settled:
+			case <-m.ready:
 				return m.state(), nil, nil
 			case <-ctx.Done():
 				return nil, nil, ctx.Err()

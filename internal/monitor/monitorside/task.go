@@ -137,15 +137,16 @@ func (t *task) begin(p process) error {
 			return err
 		}
 	}
+	t.pump()
+	return nil
+}
+
+// pump starts to move the process's output.
+func (t *task) pump() {
 	t.out.begin(len(t.pumps))
 	for _, p := range t.pumps {
-		t.pumping.Add(1)
-		go func() {
-			defer t.pumping.Done()
-			p.run()
-		}()
+		t.pumping.Go(p.run)
 	}
-	return nil
 }
 
 // polled duplicates a descriptor for the Go runtime's poller.

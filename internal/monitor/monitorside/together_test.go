@@ -125,7 +125,7 @@ func (p *plain) Update(context.Context, *specs.LinuxResources) error {
 }
 func (p *plain) OOM() (uint64, error)                               { return 0, nil }
 func (p *plain) OOMEvents(context.Context) (<-chan struct{}, error) { return nil, nil }
-func (p *plain) Forget()                                            {}
+func (p *plain) Remember(*settledState) bool                        { return false }
 func (p *plain) Delete(context.Context) error {
 	_ = p.SignalAll(int(unix.SIGKILL))
 	return nil

@@ -11,6 +11,9 @@ const (
 	// startTrim is when a container that is still there after its start has
 	// its monitor made small; those that ended before never pay for it.
 	startTrim = 300 * time.Millisecond
+	// settleAgain is how long a monitor that was asked something must be idle
+	// before it starts afresh once more.
+	settleAgain = time.Minute
 	// idleTrim is how long nothing must happen before memory is given back.
 	idleTrim = 3 * time.Second
 )
@@ -22,19 +25,21 @@ type trimmer struct {
 	mu      sync.Mutex
 	timer   *time.Timer
 	armed   bool // the timer runs
+	due     bool // it was set by f's wish or by start: activity does not put it off
 	stopped bool
-	f       func()
+	f       func() time.Duration
 }
 
-// start arms the first trim; touch does nothing before.
-func (t *trimmer) start(after time.Duration, f func()) {
+// start arms the first trim; touch does nothing before. f returns when it wants
+// to be called again although nothing happened, 0 for never.
+func (t *trimmer) start(after time.Duration, f func() time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.stopped {
 		return
 	}
 	t.f = f
-	t.armed = true
+	t.armed, t.due = true, true
 	t.timer = time.AfterFunc(after, t.fire)
 }
 
@@ -59,14 +64,20 @@ func (t *trimmer) fire() {
 		t.mu.Unlock()
 		return
 	}
-	if t.active.Swap(false) {
+	if t.active.Swap(false) && !t.due {
 		t.timer.Reset(idleTrim)
 		t.mu.Unlock()
 		return
 	}
-	t.armed = false
+	t.armed, t.due = false, false
 	t.mu.Unlock()
-	t.f()
+	again := t.f()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if again > 0 && !t.stopped && !t.armed {
+		t.armed, t.due = true, true
+		t.timer.Reset(again)
+	}
 }
 
 // stop ends trimming.
@@ -79,10 +90,19 @@ func (t *trimmer) stop() {
 	}
 }
 
-// shrink gives back everything an idle monitor does not need.
-func (m *monitor) shrink() {
-	m.ctr.Forget()
+// shrink gives back what an idle monitor does not need. It returns when it
+// should be called again; 0 is after the next activity.
+func (m *monitor) shrink() (again time.Duration) {
+	if m.grown.Load() {
+		idle := m.now().Sub(time.Unix(0, m.asked.Load()))
+		if m.settled && idle < settleAgain {
+			again = settleAgain - idle
+		} else {
+			again = m.settle()
+		}
+	}
 	m.buffer.trim()
 	m.log.Trim()
 	debug.FreeOSMemory()
+	return again
 }

@@ -32,6 +32,10 @@ type Conn struct {
 
 	// timeout of a write; 0 is none. Set before the first Write.
 	timeout time.Duration
+	// gate is held while there is anything received that was not dealt with;
+	// inside says that it is. Both belong to the reader.
+	gate   sync.Locker
+	inside bool
 
 	wmu  sync.Mutex
 	wbuf []byte // guarded by wmu
@@ -62,6 +66,12 @@ func (c *Conn) Close() error { return c.file.Close() }
 // SetWriteTimeout bounds every Write; call it before the first. A Write that
 // took longer fails with os.ErrDeadlineExceeded.
 func (c *Conn) SetWriteTimeout(d time.Duration) { c.timeout = d }
+
+// SetGate has Read hold l from the moment something arrives until it waits for
+// more with nothing half received: who gets hold of the gate otherwise (the
+// Locker of a sync.RWMutex's read side) finds every byte either in the socket or
+// dealt with. Call it before Read, or from within the reader.
+func (c *Conn) SetGate(l sync.Locker) { c.gate = l }
 
 // Control gives access to the socket, e.g. for its options.
 func (c *Conn) Control(f func(fd uintptr)) error { return c.raw.Control(f) }
@@ -137,10 +147,17 @@ func (c *Conn) receive() error {
 	var n, oobn, flags int
 	var err error
 	readErr := c.raw.Read(func(fd uintptr) bool {
+		c.enter()
 		for {
 			n, oobn, flags, _, err = syscall.Recvmsg(int(fd), c.buf[c.have:], c.oob, syscall.MSG_CMSG_CLOEXEC|syscall.MSG_DONTWAIT)
+			if err == syscall.EAGAIN {
+				if c.have == 0 && len(c.files) == 0 {
+					c.leave()
+				}
+				return false
+			}
 			if err != syscall.EINTR {
-				return err != syscall.EAGAIN
+				return true
 			}
 		}
 	})
@@ -163,6 +180,20 @@ func (c *Conn) receive() error {
 	}
 	c.have += n
 	return nil
+}
+
+func (c *Conn) enter() {
+	if c.gate != nil && !c.inside {
+		c.gate.Lock()
+		c.inside = true
+	}
+}
+
+func (c *Conn) leave() {
+	if c.inside {
+		c.inside = false
+		c.gate.Unlock()
+	}
 }
 
 // accept queues received descriptors.
@@ -191,6 +222,7 @@ func (c *Conn) accept(oob []byte) error {
 
 // fail closes descriptors that nobody will get.
 func (c *Conn) fail(err error) error {
+	c.leave()
 	for _, f := range c.files {
 		f.Close()
 	}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,25 @@ func app(args []string) int {
 		if err := cmd.Start(); err != nil {
 			fmt.Println(err)
 			return 1
+		}
+	case "count": // writes all the time until its input says something
+		stop := make(chan struct{})
+		go func() {
+			var b [5]byte
+			os.Stdin.Read(b[:])
+			close(stop)
+		}()
+		for i := 0; ; i++ {
+			line := strconv.Itoa(i) + ","
+			if i%7 == 6 {
+				line += "\n"
+			}
+			os.Stdout.WriteString(line)
+			select {
+			case <-stop:
+				return 9
+			case <-time.After(100 * time.Microsecond):
+			}
 		}
 	case "size":
 		ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)

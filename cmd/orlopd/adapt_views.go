@@ -36,6 +36,8 @@ func (views) View(_ context.Context, rootfs container.Rootfs, readOnly bool, fn 
 	if err != nil {
 		return fmt.Errorf("mount a view of the layers: %w", err)
 	}
-	err = fn(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), m))
+	// The dot makes it the folder itself: without it, whoever looks before
+	// walking sees the symbolic link that a descriptor is.
+	err = fn(fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), m))
 	return errors.Join(err, m.Close())
 }

@@ -155,7 +155,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 			}
 			return e.db.Collect(ctx)
 		},
-		Driver:   storageDriver, MaxDownloads: c.MaxDownloads, MaxUploads: c.MaxUploads,
+		Driver: storageDriver, MaxDownloads: c.MaxDownloads, MaxUploads: c.MaxUploads,
 		Now: now, NewID: newID, Logger: log,
 	})
 	if err != nil {

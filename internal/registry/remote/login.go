@@ -49,7 +49,7 @@ func (c *Client) Login(ctx context.Context, credentials registry.AuthConfig) (st
 		base := scheme + "://" + host + "/v2/"
 		resp, err := c.ask(ctx, client, base, nil)
 		if err != nil {
-			last = errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("Get %q: %v", base, err))
+			last = errdefs.ErrUnavailable.WithMessage(err.Error())
 			if ctx.Err() != nil {
 				return "", ctx.Err()
 			}
@@ -94,7 +94,7 @@ func (c *Client) answerChallenge(ctx context.Context, client *http.Client, base 
 		case auth.BasicAuth:
 			resp, err := c.ask(ctx, client, base, &credentials)
 			if err != nil {
-				return "", errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("Get %q: %v", base, err))
+				return "", errdefs.ErrUnavailable.WithMessage(err.Error())
 			}
 			if resp.status != http.StatusOK {
 				return "", refused(base, resp.status)
@@ -139,7 +139,7 @@ func (c *Client) fetchToken(ctx context.Context, client *http.Client, base strin
 	case errors.As(err, &unexpected):
 		return "", refused(base, unexpected.StatusCode)
 	}
-	return "", errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("Get %q: %v", base, err))
+	return "", errdefs.ErrUnavailable.WithMessage(err.Error())
 }
 
 func refused(base string, status int) error {

@@ -268,8 +268,10 @@ func (k *creation) kill() {
 	_ = k.c.Close()
 }
 
-// stageEnv keeps the Go runtime of a stage small: it has one goroutine.
-func stageEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off"} }
+// stageEnv keeps the Go runtime of a stage small. It has one goroutine, but with
+// GOMAXPROCS=1 the runtime's monitor thread takes the only processor away at
+// every system call of 20 µs: 20.5 ms of CPU for a whole run instead of 14.7.
+func stageEnv() []string { return []string{"GOMAXPROCS=2", "GOGC=off"} }
 
 // namespaces splits the wanted namespaces into new ones and ones to join.
 func (k *creation) namespaces(cmd *process.Command) error {

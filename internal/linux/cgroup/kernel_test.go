@@ -384,6 +384,68 @@ func TestLimitsReachTheKernel(t *testing.T) {
 	}
 }
 
+func TestLimitsReachTheKernelOnV2(t *testing.T) {
+	for _, w := range worlds(t) {
+		if w.name != "v2" {
+			continue
+		}
+		if !w.memory {
+			t.Skip("the v2 side of this host has no memory controller")
+		}
+		g := newTestGroup(t, w)
+		r := everything()
+		r.Rdma, r.BlockIO, r.CPU.Cpus = nil, nil, "0"
+		r.Unified = map[string]string{"memory.high": "209715200", "pids.max": "77"}
+		create(t, g, r)
+		check := func(want map[string]string) {
+			t.Helper()
+			for file, v := range want {
+				if got, err := readText(g.v2().dir + "/" + file); got != v {
+					t.Errorf("%s is %q %v, want %q", file, got, err, v)
+				}
+			}
+		}
+		check(map[string]string{
+			"memory.max": "268435456", "memory.low": "134217728", "memory.high": "209715200", "memory.swap.max": "268435456",
+			"cpu.weight": "59", "cpu.max": "50000 100000", "cpu.max.burst": "10000", "cpuset.cpus": "0", "cpuset.mems": "0",
+			"pids.max": "77", "hugetlb.2MB.max": "4194304",
+		})
+		for _, u := range []struct {
+			r    *specs.LinuxResources
+			want map[string]string
+		}{
+			{&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(1 << 30)), Swap: ptr(int64(-1))}}, map[string]string{"memory.max": "1073741824", "memory.swap.max": "max"}},
+			{&specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: ptr(int64(3 << 30))}}, map[string]string{"memory.swap.max": "2147483648"}},
+			{&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(-1))}}, map[string]string{"memory.max": "max", "memory.swap.max": "max"}},
+			// A burst above the old quota, with a new one, and back.
+			{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(200000)), Burst: ptr(uint64(150000))}}, map[string]string{"cpu.max": "200000 100000", "cpu.max.burst": "150000"}},
+			{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(20000)), Burst: ptr(uint64(5000))}}, map[string]string{"cpu.max": "20000 100000", "cpu.max.burst": "5000"}},
+			{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(-1)), Burst: ptr(uint64(0))}}, map[string]string{"cpu.max": "max 100000"}},
+			{&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(1))}}, map[string]string{"cpu.idle": "1"}},
+			{&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(0)), Shares: ptr(uint64(1024))}}, map[string]string{"cpu.idle": "0", "cpu.weight": "100"}},
+		} {
+			if err := g.Set(u.r); err != nil {
+				t.Errorf("update to %v: %v", u.want, err)
+			}
+			check(u.want)
+		}
+		c := start(t, g, "hold")
+		c.says(t, "ready")
+		err := g.Set(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(4096)), CheckBeforeUpdate: ptr(true)}})
+		if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("a limit below the usage, to be checked: %v", err)
+		}
+		if err := unix.Kill(c.Process.Pid, 0); err != nil {
+			t.Error("the check did not save the process")
+		}
+		s, err := g.Stats()
+		if err != nil || s.Memory.Usage == 0 || s.Memory.Limit != ^uint64(0) || s.Pids.Limit != 77 || s.Pids.Current == 0 || s.Memory.Stats["anon"] == 0 {
+			t.Errorf("%+v %v", s, err)
+		}
+		t.Logf("warnings: %q", g.Warnings())
+	}
+}
+
 func TestHybridHostsMakeTheirV2SideOnDemand(t *testing.T) {
 	for _, w := range worlds(t) {
 		if w.name != "v1" {

@@ -37,4 +37,3 @@ func TestSupportedIsWhatAGroupHas(t *testing.T) {
 		})
 	}
 }
-

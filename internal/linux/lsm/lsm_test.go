@@ -3,6 +3,7 @@ package lsm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,76 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
+
+// TestMain is also a program that enters a profile and tells what it may do.
+func TestMain(m *testing.M) {
+	switch os.Getenv("ORLOP_TEST_DO") {
+	case "":
+		os.Exit(m.Run())
+	case "enter":
+		runtime.LockOSThread()
+		err := SetAppArmorExec(nil, os.Getenv("ORLOP_TEST_PROFILE"))
+		if err == nil {
+			os.Setenv("ORLOP_TEST_DO", "tell")
+			err = unix.Exec("/proc/self/exe", os.Args[:1], os.Environ())
+		}
+		fmt.Println("enter:", err)
+	case "tell":
+		b, err := os.ReadFile("/proc/self/attr/current")
+		fmt.Printf("profile %s %v\n", strings.TrimSpace(string(b)), err)
+		tell := func(what string, err error) {
+			fmt.Printf("%s: %v\n", what, errors.Is(err, unix.EACCES))
+		}
+		_, err = os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0)
+		tell("sysrq denied", err)
+		_, err = os.OpenFile("/proc/sys/kernel/shmmax", os.O_WRONLY, 0)
+		tell("shmmax denied", err)
+		tell("mount denied", unix.Mount("x", "/tmp", "tmpfs", 0, ""))
+		_, err = os.OpenFile("/sys/kernel/mm/ksm/run", os.O_WRONLY, 0)
+		tell("sysfs denied", err)
+	}
+	os.Exit(0)
+}
+
+func TestTheDefaultProfileConfines(t *testing.T) {
+	if !AppArmorEnabled() {
+		t.Skip("the kernel has no AppArmor")
+	}
+	name := fmt.Sprintf("orlop-test-%d", os.Getpid())
+	if err := LoadDefaultAppArmor(context.Background(), name); errdefs.IsUnavailable(err) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(securityFS+"/.remove", []byte(name), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if ok, err := AppArmorLoaded(name); !ok || err != nil {
+		t.Fatalf("not in the kernel's list: %v", err)
+	}
+	run := func(profile string) string {
+		c := exec.Command("/proc/self/exe")
+		c.Env = append(os.Environ(), "ORLOP_TEST_DO=enter", "ORLOP_TEST_PROFILE="+profile)
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+		return string(out)
+	}
+	want := "profile " + name + " (enforce) <nil>\nsysrq denied: true\nshmmax denied: false\nmount denied: true\nsysfs denied: true\n"
+	if got := run(name); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	if got := run("orlop-not-loaded"); !strings.Contains(got, "enter: set AppArmor profile orlop-not-loaded: it is not loaded") {
+		t.Error(got)
+	}
+	// A second load leaves it alone.
+	if err := LoadDefaultAppArmor(context.Background(), name); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestDefaultProfileText(t *testing.T) {
 	text, err := appArmorText("orlop-default", "/etc/apparmor.d", func(string) bool { return false })

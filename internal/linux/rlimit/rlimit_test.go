@@ -1,7 +1,9 @@
 package rlimit
 
 import (
+	"io"
 	"math"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -31,6 +33,13 @@ func TestEveryNameOfTheKernel(t *testing.T) {
 	}
 }
 
+func TestHelper(t *testing.T) {
+	if os.Getenv("ORLOP_TEST_HOLD") == "" {
+		t.Skip("the program of another test")
+	}
+	io.Copy(io.Discard, os.Stdin)
+}
+
 func TestBadLimitsChangeNothing(t *testing.T) {
 	good := specs.POSIXRlimit{Type: "RLIMIT_CORE", Soft: 1, Hard: 1}
 	for name, list := range map[string][]specs.POSIXRlimit{
@@ -49,11 +58,17 @@ func TestBadLimitsChangeNothing(t *testing.T) {
 }
 
 func TestLimitsAreSetOrClipped(t *testing.T) {
-	c := exec.Command("sleep", "600")
+	// A process that waits for its input: this program again.
+	c := exec.Command("/proc/self/exe", "-test.run=^TestHelper$")
+	c.Env = append(os.Environ(), "ORLOP_TEST_HOLD=1")
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { c.Process.Kill(); c.Wait() }()
+	defer func() { in.Close(); c.Process.Kill(); c.Wait() }()
 	pid := c.Process.Pid
 	var before unix.Rlimit
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {

@@ -28,6 +28,7 @@ import (
 	"github.com/orlop/orlop/internal/engine/networks"
 	"github.com/orlop/orlop/internal/engine/system"
 	"github.com/orlop/orlop/internal/httpapi"
+	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/lsm"
 	"github.com/orlop/orlop/internal/linux/seccomp"
 	"github.com/orlop/orlop/internal/logfile"
@@ -56,6 +57,9 @@ type engine struct {
 	system     *system.Service
 	machine    *host
 	volumes    *volumeList
+	// ownGroup is the cgroup that only this engine uses; "" where the parent
+	// is another's or systemd's.
+	ownGroup string
 
 	// closers undo what wire opened, the last first.
 	closers []func() error
@@ -186,6 +190,8 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	cgroupParent := id.CgroupParent
 	if machine.facts.CgroupSystemd {
 		cgroupParent = id.SystemdSlice
+	} else if c.CgroupParent == "" {
+		e.ownGroup = id.CgroupParent
 	}
 	e.containers, err = containers.New(containers.Config{
 		Store:    containerStore,
@@ -294,9 +300,22 @@ func (e *engine) shutdown(ctx context.Context, stopAll bool) error {
 	err := e.containers.Shutdown(ctx, stopAll)
 	if stopAll {
 		// Nothing runs any more that names or ports could be kept for.
-		err = errors.Join(err, e.networks.Shutdown(context.WithoutCancel(ctx)))
+		err = errors.Join(err, e.networks.Shutdown(context.WithoutCancel(ctx)), e.removeGroup(ctx))
 	}
 	return err
+}
+
+// removeGroup removes the empty parent of the containers' cgroups, when it is
+// the engine's own.
+func (e *engine) removeGroup(ctx context.Context) error {
+	if e.ownGroup == "" {
+		return nil
+	}
+	group, err := cgroup.New(cgroup.Config{Path: e.ownGroup})
+	if err != nil || !group.Exists() {
+		return err
+	}
+	return group.Remove(ctx)
 }
 
 func (e *engine) close() error {

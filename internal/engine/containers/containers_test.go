@@ -196,7 +196,7 @@ func TestANetworkThatFailsKeepsItsClass(t *testing.T) {
 	k := containerstest.New(t)
 	k.Networks.OpenError = errdefs.ErrNotFound.WithMessage("network nope not found")
 	id := k.Make(t, "web")
-	wantText(t, k.Start(t.Context(), id), errdefs.IsNotFound, "failed to set up container networking: network nope not found")
+	wantText(t, k.Start(t.Context(), id), errdefs.IsNotFound, "network nope not found")
 	if s := k.State(t, id); s.ExitCode != 128 {
 		t.Errorf("exit code %d, want 128", s.ExitCode)
 	}
@@ -659,7 +659,8 @@ func TestUsersAreResolvedFromTheContainersOwnFiles(t *testing.T) {
 		{"app", nil, "{900 901 <nil> [901 1] }"},
 		{"app:staff", nil, "{900 50 <nil> [50] }"},
 		{"1234", nil, "{1234 0 <nil> [0] }"},
-		{"900", []string{"staff", "77"}, "{900 901 <nil> [901 1 50 77] }"},
+		{"900", []string{"staff"}, "{900 901 <nil> [901 1 50] }"},
+		{"900", []string{"77"}, "{900 901 <nil> [901 1 77] }"},
 		{"ghost", nil, "unable to find user ghost: no matching entries in passwd file"},
 		{"", []string{"ghosts"}, "unable to find group ghosts: no matching entries in group file"},
 	} {

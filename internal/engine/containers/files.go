@@ -120,7 +120,9 @@ func (s *Service) Export(ctx context.Context, ref string, w io.Writer) error {
 	// The writable layer as the topmost read-only one: it may be in use.
 	view := container.Rootfs{Lower: append([]string{rootfs.Upper}, rootfs.Lower...), IDMap: rootfs.IDMap}
 	err = s.cfg.Views.View(ctx, view, true, func(dir string) error {
-		tar, err := archive.TarWithOptions(dir, &archive.TarOptions{Compression: compression.None})
+		// A view's folder may be a link (/proc/<pid>/fd/<n>); "." is what it
+		// leads to.
+		tar, err := archive.TarWithOptions(dir+"/.", &archive.TarOptions{Compression: compression.None})
 		if err != nil {
 			return err
 		}

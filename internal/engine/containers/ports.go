@@ -171,7 +171,8 @@ type Networks interface {
 	// Check says whether a request could be opened, without changing anything
 	// that another container can see (bad mode, unknown network, bad ports).
 	Check(ctx context.Context, req SandboxRequest) error
-	// Open makes the sandbox. On failure nothing is left of it.
+	// Open makes the sandbox. On failure nothing is left of it, and the error
+	// is in Docker's words ("failed to set up container networking: …").
 	Open(ctx context.Context, req SandboxRequest) (*Sandbox, error)
 	// Started tells that the container runs: names and port relays go live.
 	Started(ctx context.Context, containerID string, pid int) error

@@ -138,6 +138,7 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 			return made, err
 		}
 	}
+	undo.add("run folder", func(ctx context.Context) error { return s.cfg.Launcher.Forget(ctx, o.id) })
 	if host.IpcMode.IsShareable() {
 		undo.add("shared memory", func(context.Context) error { return s.cfg.RunDir.DropShm(o.id) })
 		if in.ShmPath, err = s.cfg.RunDir.Shm(o.id, host.ShmSize); err != nil {
@@ -152,7 +153,7 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	in.LinkEnv = linkEnv
 	sandbox, err := s.cfg.Networks.Open(ctx, request)
 	if err != nil {
-		return made, fmt.Errorf("failed to set up container networking: %w", err)
+		return made, err // in Docker's words already
 	}
 	undo.add("network", func(ctx context.Context) error { return s.cfg.Networks.Close(ctx, o.id) })
 	if sandbox.Release != nil {
@@ -198,7 +199,8 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		}
 	}
 	runtime := s.cfg.Runtimes[host.Runtime]
-	undo.add("run folder", func(ctx context.Context) error { return s.cfg.Launcher.Forget(ctx, o.id) })
+	// Whatever runs is ended before its network goes.
+	undo.add("monitor", func(ctx context.Context) error { return s.cfg.Launcher.Forget(ctx, o.id) })
 	if err := s.writeRun(o.id, runRecord{Attachment: made.attachment}); err != nil {
 		return made, err
 	}
@@ -226,7 +228,7 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		s.cfg.Logger.Warn("write run record", "container", o.id, "error", err)
 	}
 	if err := s.cfg.Networks.Started(ctx, o.id, running.InitPid); err != nil {
-		return made, fmt.Errorf("failed to set up container networking: %w", err)
+		return made, err
 	}
 	return made, nil
 }

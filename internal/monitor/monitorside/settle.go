@@ -235,7 +235,7 @@ func (m *monitor) goOn(arg string) error {
 	}
 	protect()
 	m.watchOOM(ctx)
-	m.trim.start(startTrim, m.shrink)
+	m.trim.start(0, m.shrink)
 	m.finish(ctx)
 	return nil
 }

@@ -30,8 +30,9 @@ type trimmer struct {
 	f       func() time.Duration
 }
 
-// start arms the first trim; touch does nothing before. f returns when it wants
-// to be called again although nothing happened, 0 for never.
+// start lets touch arm the timer from now on, and arms it unless after is 0. f
+// returns when it wants to be called again although nothing happened, 0 for
+// never.
 func (t *trimmer) start(after time.Duration, f func() time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -39,8 +40,13 @@ func (t *trimmer) start(after time.Duration, f func() time.Duration) {
 		return
 	}
 	t.f = f
-	t.armed, t.due = true, true
-	t.timer = time.AfterFunc(after, t.fire)
+	t.armed, t.due = after > 0, after > 0
+	t.timer = time.AfterFunc(max(after, idleTrim), t.fire)
+	if after > 0 {
+		t.timer.Reset(after)
+	} else {
+		t.timer.Stop()
+	}
 }
 
 // touch notes activity: there will be something to give back.
@@ -92,6 +98,9 @@ func (t *trimmer) stop() {
 
 // shrink gives back what an idle monitor does not need. It returns when it
 // should be called again; 0 is after the next activity.
+//
+// A monitor that has started afresh keeps its few buffers: the first garbage
+// collection of a Go program costs 0.3 MiB, more than they are.
 func (m *monitor) shrink() (again time.Duration) {
 	if m.grown.Load() {
 		idle := m.now().Sub(time.Unix(0, m.asked.Load()))
@@ -101,8 +110,10 @@ func (m *monitor) shrink() (again time.Duration) {
 			again = m.settle()
 		}
 	}
-	m.buffer.trim()
-	m.log.Trim()
-	debug.FreeOSMemory()
+	if !m.settled {
+		m.buffer.trim()
+		m.log.Trim()
+		debug.FreeOSMemory()
+	}
 	return again
 }

@@ -50,22 +50,32 @@ func (l *Launcher) Adopt(ctx context.Context, id string) (*Monitor, error) {
 	}
 	var s protocol.State
 	if err := m.await(ctx, state, &s); err != nil {
-		m.release()
-		if ctx.Err() != nil {
+		l.letGo(m)
+		if ctx.Err() != nil || errors.Is(err, errdefs.ErrFailedPrecondition) {
 			return nil, fmt.Errorf("adopt container %s: %w", id, err)
 		}
 		return nil, notAnswering(id, err)
 	}
 	if s.Started == nil {
-		m.release()
+		l.letGo(m)
 		return nil, errdefs.ErrNotFound.WithMessage("container " + id + " was not started")
 	}
 	m.setRunning(*s.Started)
 	if err := m.adoptExecs(ctx); err != nil && !errdefs.IsNotFound(err) {
-		m.release()
+		l.letGo(m)
 		return nil, fmt.Errorf("adopt container %s: %w", id, err)
 	}
 	return m, nil
+}
+
+// letGo forgets a monitor that could not be adopted.
+func (l *Launcher) letGo(m *Monitor) {
+	m.release()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.monitors[m.id] == m {
+		delete(l.monitors, m.id)
+	}
 }
 
 func notAnswering(id string, cause error) error {

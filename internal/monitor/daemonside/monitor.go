@@ -20,6 +20,10 @@ import (
 	"github.com/orlop/orlop/internal/monitor/protocol"
 )
 
+// reconnectPause keeps a monitor that closes every connection from keeping the
+// daemon busy.
+const reconnectPause = 100 * time.Millisecond
+
 // Monitor is the monitor of a container that was started.
 //
 // Calls fail with ErrNotFound once the container has ended, with
@@ -234,6 +238,9 @@ func (m *Monitor) closedError() error {
 	if m.ended {
 		return errdefs.ErrNotFound.WithMessage("container " + m.id + " is not running")
 	}
+	if errors.Is(m.broken, errdefs.ErrFailedPrecondition) {
+		return m.broken
+	}
 	return errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("no connection to the monitor of container %s: %v", m.id, m.broken))
 }
 
@@ -327,7 +334,7 @@ func (m *Monitor) run() {
 	defer m.pidfd.Close()
 	for {
 		err := m.readAll()
-		if m.isReleased() || m.readExitFile() || m.isDead() || !m.reconnect() {
+		if m.isReleased() || m.readExitFile() || m.isDead() || errors.Is(err, errdefs.ErrFailedPrecondition) || !m.reconnect() {
 			m.disconnect(err)
 			break
 		}
@@ -398,7 +405,7 @@ func (m *Monitor) greet(payload []byte) error {
 	}
 	v, err := h.Negotiate()
 	if err != nil {
-		return err
+		return errdefs.ErrFailedPrecondition.WithMessage(err.Error())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -566,6 +573,11 @@ func (m *Monitor) readExitFile() bool {
 
 // reconnect opens another connection to a monitor that lives.
 func (m *Monitor) reconnect() bool {
+	select {
+	case <-m.quit:
+		return false
+	case <-time.After(reconnectPause):
+	}
 	conn, err := m.l.connect(m.id)
 	if err != nil {
 		return false

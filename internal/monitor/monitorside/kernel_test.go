@@ -490,3 +490,27 @@ func TestKernelATiedContainerStaysTiedAfterItsMonitorStartedAfresh(t *testing.T)
 		t.Error(err)
 	}
 }
+
+func TestKernelAStartThatIsGivenUpAtAnyMomentLeavesNothing(t *testing.T) {
+	b := newBox(t)
+	for i := range 40 {
+		l := b.box("a", "wait")
+		ctx, cancel := context.WithTimeout(b.ctx, time.Duration(i)*400*time.Microsecond)
+		m, err := b.l.Start(ctx, l, daemonside.Files{})
+		cancel()
+		if err == nil {
+			b.killLater(m)
+			if err := b.l.Forget(b.ctx, "a"); err != nil {
+				t.Fatal(err)
+			}
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if groupExists(t, l) {
+			t.Fatalf("attempt %d: its cgroup is still there (%v)", i, err)
+		}
+		if left, _ := b.l.Leftovers(); len(left) != 0 {
+			t.Fatalf("attempt %d: left over: %q (%v)", i, left, err)
+		}
+	}
+}

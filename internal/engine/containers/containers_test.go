@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -693,6 +694,40 @@ func TestUsersAreResolvedFromTheContainersOwnFiles(t *testing.T) {
 	}
 	_, err := k.ExecCreate(t.Context(), "own", containertypes.ExecCreateRequest{Cmd: []string{"id"}, User: "ghost"})
 	wantText(t, err, errdefs.IsInvalidArgument, "unable to find user ghost: no matching entries in passwd file")
+}
+
+func TestTheWorkingDirectoryIsMadeWhereTheImageHasNone(t *testing.T) {
+	k := containerstest.New(t)
+	run := func(name, dir string) string {
+		t.Helper()
+		id := k.Make(t, name, func(r *containertypes.CreateRequest) { r.Config.WorkingDir = dir })
+		if err := k.Start(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(k.Store.Dir(id), "upper")
+	}
+	// The fake's view is its writable layer.
+	if info, err := os.Stat(filepath.Join(run("new", "/srv/app"), "srv", "app")); err != nil || !info.IsDir() {
+		t.Errorf("/srv/app: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(k.Store.Layer(), "opt", "app"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(run("old", "/opt/app"), "opt")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a folder of the image was made again: %v", err)
+	}
+	// A path that the container itself has removed is not the image's any more.
+	id := k.Make(t, "gone", func(r *containertypes.CreateRequest) { r.Config.WorkingDir = "/opt/app" })
+	upper := filepath.Join(k.Store.Dir(id), "upper")
+	if err := os.MkdirAll(upper, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mknod(filepath.Join(upper, "opt"), syscall.S_IFCHR, 0); err != nil {
+		t.Skipf("whiteouts cannot be made here: %v", err)
+	}
+	if err := k.Start(t.Context(), id); err == nil {
+		t.Error("the whiteout was not seen: nothing tried to make the folder")
+	}
 }
 
 func TestExecTellsItsExit(t *testing.T) {

@@ -72,7 +72,7 @@ func (s *Service) ExecCreate(ctx context.Context, ref string, req containertypes
 	if req.User == "" {
 		req.User = snap.saved.Config.User
 	}
-	if in.User, err = s.userOf(ctx, o.id, req.User, snap.saved.HostConfig.GroupAdd); err != nil {
+	if in.User, err = s.execUser(ctx, o.id, req.User, snap.saved.HostConfig.GroupAdd); err != nil {
 		return "", withText(errdefs.ErrInvalidArgument, "%v", err)
 	}
 	process, err := container.ExecProcess(in, req)

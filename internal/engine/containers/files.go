@@ -8,9 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/continuity/fs"
-	archive "github.com/moby/go-archive"
-	"github.com/moby/go-archive/compression"
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
@@ -118,34 +117,15 @@ func (s *Service) Export(ctx context.Context, ref string, w io.Writer) error {
 		return fmt.Errorf("export container %s: %w", snap.name, err)
 	}
 	// The writable layer as the topmost read-only one: it may be in use.
-	view := container.Rootfs{Lower: append([]string{rootfs.Upper}, rootfs.Lower...), IDMap: rootfs.IDMap}
+	view := container.Rootfs{Lower: layersOf(rootfs), IDMap: rootfs.IDMap}
 	err = s.cfg.Views.View(ctx, view, true, func(dir string) error {
 		// A view's folder may be a link (/proc/<pid>/fd/<n>); "." is what it
-		// leads to.
-		tar, err := archive.TarWithOptions(dir+"/.", &archive.TarOptions{Compression: compression.None})
-		if err != nil {
-			return err
-		}
-		defer tar.Close()
-		_, err = io.Copy(w, readerUntil{ctx, tar})
-		return err
+		// leads to. Nothing reads there any more when this returns.
+		return archive.WriteDiff(ctx, w, "", dir+"/.")
 	})
 	if err != nil {
 		return fmt.Errorf("export container %s: %w", snap.name, err)
 	}
 	s.tell(snap, events.ActionExport, nil)
 	return nil
-}
-
-// readerUntil reads until ctx ends.
-type readerUntil struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r readerUntil) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

@@ -236,7 +236,7 @@ func (s *Service) runProbe(ctx context.Context, o *object, m Monitor, h *health)
 		return 0, "", err
 	}
 	config := in.Config
-	if in.User, err = s.userOf(ctx, o.id, config.User, in.Host.GroupAdd); err != nil {
+	if in.User, err = s.execUser(ctx, o.id, config.User, in.Host.GroupAdd); err != nil {
 		return 0, "", err
 	}
 	req := containertypes.ExecCreateRequest{Cmd: h.command, User: config.User, AttachStdout: true, AttachStderr: true}

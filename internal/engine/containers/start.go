@@ -130,8 +130,16 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	if err := s.joinNamespaces(snap, &in); err != nil {
 		return made, err
 	}
-	if in.User, err = s.userOf(ctx, o.id, config.User, host.GroupAdd); err != nil {
+	rootfs, err := s.cfg.Store.Rootfs(ctx, o.id)
+	if err != nil {
+		return made, fmt.Errorf("find layers: %w", err)
+	}
+	rootfs.Volatile = host.AutoRemove
+	if in.User, err = s.userOf(ctx, rootfs, config.User, host.GroupAdd); err != nil {
 		return made, withText(errdefs.ErrInternal, "%v", err)
+	}
+	if err := s.makeWorkDir(ctx, rootfs, config.WorkingDir); err != nil {
+		return made, err
 	}
 	for _, m := range snap.saved.Mounts {
 		if err := prepareMount(m); err != nil {
@@ -184,11 +192,6 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		// Not a fault of the start request, whatever its class.
 		return made, withText(errdefs.ErrInternal, "%v", err)
 	}
-	rootfs, err := s.cfg.Store.Rootfs(ctx, o.id)
-	if err != nil {
-		return made, fmt.Errorf("find layers: %w", err)
-	}
-	rootfs.Volatile = host.AutoRemove
 	log, err := container.LogConfigOf(host, config, s.logPath(o.id, host.LogConfig.Type))
 	if err != nil {
 		return made, err

@@ -19,17 +19,19 @@ import (
 // maxUserFile bounds what is read of a container's passwd or group.
 const maxUserFile = 16 << 20
 
-// errOtherwise: the layers alone do not tell, the view of all of them does.
-var errOtherwise = errors.New("a link or a special file is in the way")
-
-// userOf resolves "user[:group]" and the groups of --group-add, from the
-// container's own files only. A name that is not there is an error in Docker's
-// words.
-func (s *Service) userOf(ctx context.Context, id, name string, groupAdd []string) (specs.User, error) {
+// execUser resolves the user of an exec.
+func (s *Service) execUser(ctx context.Context, id, name string, groupAdd []string) (specs.User, error) {
 	rootfs, err := s.cfg.Store.Rootfs(ctx, id)
 	if err != nil {
 		return specs.User{}, fmt.Errorf("resolve user %q: %w", name, err)
 	}
+	return s.userOf(ctx, rootfs, name, groupAdd)
+}
+
+// userOf resolves "user[:group]" and the groups of --group-add, from the
+// container's own files only. A name that is not there is an error in Docker's
+// words.
+func (s *Service) userOf(ctx context.Context, rootfs container.Rootfs, name string, groupAdd []string) (specs.User, error) {
 	passwd, err := s.fileOf(ctx, rootfs, "passwd")
 	if err != nil {
 		return specs.User{}, err
@@ -59,88 +61,33 @@ func (s *Service) userOf(ctx context.Context, id, name string, groupAdd []string
 
 // fileOf reads a file of a container's /etc; "" when it is not there. Looking
 // into the layers is cheap; only where that does not tell are they mounted.
-func (s *Service) fileOf(ctx context.Context, rootfs container.Rootfs, name string) (string, error) {
-	layers := rootfs.Lower
-	if rootfs.Upper != "" {
-		layers = append([]string{rootfs.Upper}, layers...)
+func (s *Service) fileOf(ctx context.Context, rootfs container.Rootfs, name string) (text string, err error) {
+	path := "etc/" + name
+	where, err := findInLayers(rootfs, path)
+	switch {
+	case errors.Is(err, errOtherwise):
+		return s.fileInView(ctx, rootfs, path)
+	case err != nil:
+		return "", fmt.Errorf("read /%s of the container: %w", path, err)
+	case where == "":
+		return "", nil
 	}
-	for _, dir := range layers {
-		text, over, err := inLayer(dir, name)
-		switch {
-		case errors.Is(err, errOtherwise):
-			return s.fileInView(ctx, container.Rootfs{Lower: layers, IDMap: rootfs.IDMap}, name)
-		case err != nil:
-			return "", fmt.Errorf("read /etc/%s of the container: %w", name, err)
-		case over:
-			return text, nil
-		}
-	}
-	return "", nil
-}
-
-// inLayer looks for etc/name in one layer. over: no lower layer counts.
-func inLayer(dir, name string) (text string, over bool, err error) {
-	root, err := os.OpenRoot(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", false, nil // a writable layer that was never mounted
-	}
+	root, err := os.OpenRoot(where)
 	if err != nil {
-		return "", false, err
+		return "", fmt.Errorf("read /%s of the container: %w", path, err)
 	}
 	defer root.Close()
-	info, err := root.Lstat("etc")
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", false, nil
-	case err != nil:
-		return "", false, err
-	case isWhiteout(info):
-		return "", true, nil
-	case !info.IsDir():
-		return "", false, errOtherwise
-	}
-	info, err = root.Lstat("etc/" + name)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		over, err := isOpaque(root)
-		return "", over, err
-	case err != nil:
-		return "", false, err
-	case isWhiteout(info):
-		return "", true, nil
-	case !info.Mode().IsRegular():
-		return "", false, errOtherwise
-	}
-	f, err := root.OpenFile("etc/"+name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	f, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return "", false, err
+		return "", fmt.Errorf("read /%s of the container: %w", path, err)
 	}
 	defer f.Close()
-	text, err = readUserFile(f)
-	return text, true, err
+	return readUserFile(f)
 }
 
-// isWhiteout: overlayfs marks what a layer removes with a character device 0:0.
-func isWhiteout(info os.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && info.Mode()&os.ModeCharDevice != 0 && st.Rdev == 0
-}
-
-// isOpaque: the layer's etc hides those below it.
-func isOpaque(root *os.Root) (bool, error) {
-	etc, err := root.Open("etc")
-	if err != nil {
-		return false, err
-	}
-	defer etc.Close()
-	var value [1]byte
-	n, err := syscall.Getxattr(fmt.Sprintf("/proc/self/fd/%d", etc.Fd()), "trusted.overlay.opaque", value[:])
-	return err == nil && n == 1 && value[0] == 'y', nil
-}
-
-func (s *Service) fileInView(ctx context.Context, rootfs container.Rootfs, name string) (text string, err error) {
-	err = s.cfg.Views.View(ctx, rootfs, true, func(dir string) error {
-		handle, err := pathrs.OpenInRoot(dir, "/etc/"+name)
+func (s *Service) fileInView(ctx context.Context, rootfs container.Rootfs, path string) (text string, err error) {
+	err = s.cfg.Views.View(ctx, container.Rootfs{Lower: layersOf(rootfs), IDMap: rootfs.IDMap}, true, func(dir string) error {
+		handle, err := pathrs.OpenInRoot(dir, "/"+path)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
@@ -161,7 +108,7 @@ func (s *Service) fileInView(ctx context.Context, rootfs container.Rootfs, name 
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("read /etc/%s of the container: %w", name, err)
+		return "", fmt.Errorf("read /%s of the container: %w", path, err)
 	}
 	return text, nil
 }

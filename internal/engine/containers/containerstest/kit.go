@@ -443,12 +443,18 @@ func (Host) Stats(context.Context, int) (*containertypes.StatsResponse, error) {
 	return &containertypes.StatsResponse{}, nil
 }
 
-// Views shows the topmost layer.
+// Views shows the topmost layer, or the writable one.
 type Views struct{}
 
 // View implements containers.Views.
-func (Views) View(_ context.Context, rootfs container.Rootfs, _ bool, fn func(dir string) error) error {
-	return fn(rootfs.Lower[0])
+func (Views) View(_ context.Context, rootfs container.Rootfs, readOnly bool, fn func(dir string) error) error {
+	if readOnly || rootfs.Upper == "" {
+		return fn(rootfs.Lower[0])
+	}
+	if err := os.MkdirAll(rootfs.Upper, 0o755); err != nil {
+		return err
+	}
+	return fn(rootfs.Upper)
 }
 
 // Volumes are folders.

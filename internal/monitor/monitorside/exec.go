@@ -20,7 +20,8 @@ func (m *monitor) exec(ctx context.Context, x *execution, files []*os.File) (any
 	m.mu.Unlock()
 	attached := len(files) == 1
 	t, ends, err := m.newTask(x.ID, taskOptions{
-		tty: x.Process.Terminal, stdin: attached && x.Stdin, once: true,
+		owner: m.hostUID(x.Process.User.UID),
+		tty:   x.Process.Terminal, stdin: attached && x.Stdin, once: true,
 		stdout: attached && x.Stdout, stderr: attached && x.Stderr,
 	})
 	if err != nil {

@@ -266,6 +266,29 @@ func TestKernelExecsJoinAndDieWithTheContainer(t *testing.T) {
 	b.gone(m)
 }
 
+func TestKernelAnotherUserMayOpenItsOutputAgain(t *testing.T) {
+	b := newBox(t)
+	l := b.box("a", "reopen")
+	l.Spec.Process.User = specs.User{UID: 1234, GID: 1234}
+	s, files := b.attached(false)
+	m := b.start(l, files)
+	if out, _ := all(t, s); out != "opened\n" {
+		t.Errorf("got %q", out)
+	}
+	b.wait(m)
+	b.gone(m)
+	m = b.start(b.box("b", "wait"), daemonside.Files{})
+	p := process_("/app", "reopen")
+	p.User = specs.User{UID: 1234, GID: 1234}
+	x, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "x", Process: p, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := all(t, x.Stream()); out != "opened\n" {
+		t.Errorf("exec: got %q", out)
+	}
+}
+
 func TestKernelTerminals(t *testing.T) {
 	b := newBox(t)
 	l := b.box("a", "size")

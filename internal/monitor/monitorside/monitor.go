@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/logfile"
@@ -42,6 +43,7 @@ type monitor struct {
 	dir    string
 	spill  string
 	tied   bool
+	uids   []specs.LinuxIDMapping
 	lock   *os.File
 	log    *logfile.Writer
 	listen *listener
@@ -211,8 +213,12 @@ func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error 
 		return err
 	}
 	m.work.Go(func() { m.accept(ctx) })
+	if l.Spec.Linux != nil {
+		m.uids = l.Spec.Linux.UIDMappings
+	}
 	t, ends, err := m.newTask("", taskOptions{
-		tty: l.Spec.Process.Terminal, stdin: l.OpenStdin, once: l.StdinOnce, stdout: true, stderr: true, log: m.log,
+		owner: m.hostUID(l.Spec.Process.User.UID),
+		tty:   l.Spec.Process.Terminal, stdin: l.OpenStdin, once: l.StdinOnce, stdout: true, stderr: true, log: m.log,
 	})
 	if err != nil {
 		closeAll(clients)

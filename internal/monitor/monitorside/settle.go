@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/logfile"
@@ -35,19 +36,20 @@ const (
 // settledState is what the program that started the container leaves to the one
 // it becomes. Descriptors keep their numbers; -1 is none.
 type settledState struct {
-	ID      string            `json:"id"`
-	Dir     string            `json:"dir"`
-	Spill   string            `json:"spill"`
-	Tied    bool              `json:"tied,omitempty"`
-	TTY     bool              `json:"tty,omitempty"`
-	Once    bool              `json:"once,omitempty"`
-	Cgroup  string            `json:"cgroup"`
-	Systemd bool              `json:"systemd,omitempty"`
-	Log     logfile.Config    `json:"log"`
-	Halves  logfile.State     `json:"halves"`
-	Pid     int               `json:"pid"`
-	Started *protocol.Started `json:"started"`
-	OOM     uint64            `json:"oom,omitempty"`
+	ID      string                 `json:"id"`
+	Dir     string                 `json:"dir"`
+	Spill   string                 `json:"spill"`
+	Tied    bool                   `json:"tied,omitempty"`
+	TTY     bool                   `json:"tty,omitempty"`
+	Once    bool                   `json:"once,omitempty"`
+	UIDs    []specs.LinuxIDMapping `json:"uids,omitempty"`
+	Cgroup  string                 `json:"cgroup"`
+	Systemd bool                   `json:"systemd,omitempty"`
+	Log     logfile.Config         `json:"log"`
+	Halves  logfile.State          `json:"halves"`
+	Pid     int                    `json:"pid"`
+	Started *protocol.Started      `json:"started"`
+	OOM     uint64                 `json:"oom,omitempty"`
 
 	Lock    int                  `json:"lock"`
 	Listen  int                  `json:"listen"`
@@ -117,6 +119,7 @@ func (m *monitor) describe(s *settledState) bool {
 	}
 	t := m.main
 	s.ID, s.Dir, s.Spill, s.Tied = m.id, m.dir, m.spill, m.tied
+	s.UIDs = m.uids
 	s.Log, s.Halves = m.log.Config(), halves
 	s.Pid, s.Started, s.OOM = t.pid, m.started, m.oomKills
 	s.TTY, s.Once = t.tty, t.in.once
@@ -261,7 +264,7 @@ func readState(fd int) (*settledState, error) {
 // takeOver makes everything that describe described.
 func (m *monitor) takeOver(ctx context.Context, s *settledState) error {
 	m.id, m.dir, m.spill, m.tied, m.settled = s.ID, s.Dir, s.Spill, s.Tied, true
-	m.started, m.oomKills = s.Started, s.OOM
+	m.started, m.oomKills, m.uids = s.Started, s.OOM, s.UIDs
 	r, err := reopen(s)
 	if err != nil {
 		return err

@@ -38,8 +38,25 @@ type task struct {
 }
 
 type taskOptions struct {
+	// owner is the host's uid that the process runs as: it may open
+	// /dev/stdout again then, which is how many images log.
+	owner                            int
 	tty, stdin, once, stdout, stderr bool
 	log                              *logfile.Writer
+}
+
+// hostUID is the host's number of a user of the container. An id without one
+// stays the monitor's.
+func (m *monitor) hostUID(uid uint32) int {
+	if len(m.uids) == 0 {
+		return int(uid)
+	}
+	for _, r := range m.uids {
+		if uid >= r.ContainerID && uid-r.ContainerID < r.Size {
+			return int(r.HostID + (uid - r.ContainerID))
+		}
+	}
+	return 0
 }
 
 // close closes the process's ends.
@@ -68,7 +85,7 @@ func (m *monitor) newTask(id string, o taskOptions) (_ *task, ends stdio, err er
 	}()
 	if o.stdin {
 		var w *os.File
-		if ends.in, w, err = pipe(false); err != nil {
+		if ends.in, w, err = pipe(false, o.owner); err != nil {
 			return nil, ends, err
 		}
 		t.in.file = w
@@ -82,7 +99,7 @@ func (m *monitor) newTask(id string, o taskOptions) (_ *task, ends stdio, err er
 			continue
 		}
 		var r *os.File
-		if r, *s.end, err = pipe(true); err != nil {
+		if r, *s.end, err = pipe(true, o.owner); err != nil {
 			return nil, ends, err
 		}
 		if err = t.addPump(r, s.stream); err != nil {
@@ -93,7 +110,7 @@ func (m *monitor) newTask(id string, o taskOptions) (_ *task, ends stdio, err er
 }
 
 // pipe makes a pipe whose end for the monitor does not block.
-func pipe(readable bool) (r, w *os.File, err error) {
+func pipe(readable bool, owner int) (r, w *os.File, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("pipe: %w", err)
@@ -102,7 +119,11 @@ func pipe(readable bool) (r, w *os.File, err error) {
 	if readable {
 		ours = p[0]
 	}
-	if err := unix.SetNonblock(ours, true); err != nil {
+	err = unix.SetNonblock(ours, true)
+	if err == nil && owner != 0 {
+		err = unix.Fchown(ours, owner, -1)
+	}
+	if err != nil {
 		unix.Close(p[0])
 		unix.Close(p[1])
 		return nil, nil, fmt.Errorf("pipe: %w", err)

@@ -57,6 +57,13 @@ func app(args []string) int {
 			case <-time.After(100 * time.Microsecond):
 			}
 		}
+	case "reopen":
+		f, err := os.OpenFile("/proc/self/fd/1", os.O_WRONLY, 0)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		fmt.Fprintln(f, "opened")
 	case "size":
 		ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
 		for err == nil && ws.Row == 0 {

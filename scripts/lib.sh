@@ -5,6 +5,8 @@ set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${ORLOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/orlop}
 mkdir -p "$cache"
+# Static programs, tests of the runtime included: they run inside containers that have no loader.
+export CGO_ENABLED=${CGO_ENABLED:-0}
 
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 say() { printf '%s\n' "$*" >&2; }

@@ -66,9 +66,9 @@ func wantText(t *testing.T, err error, is func(error) bool, text string) {
 
 func autoRemove(r *containertypes.CreateRequest) { r.HostConfig.AutoRemove = true }
 
-func policy(name containertypes.RestartPolicyMode, max int) func(*containertypes.CreateRequest) {
+func policy(name containertypes.RestartPolicyMode, most int) func(*containertypes.CreateRequest) {
 	return func(r *containertypes.CreateRequest) {
-		r.HostConfig.RestartPolicy = containertypes.RestartPolicy{Name: name, MaximumRetryCount: max}
+		r.HostConfig.RestartPolicy = containertypes.RestartPolicy{Name: name, MaximumRetryCount: most}
 	}
 }
 
@@ -240,7 +240,7 @@ func TestTwoStopsAtOnceBothSucceed(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "both have signalled", func() bool { return len(m.Signals()) == 2 })
+	eventually(t, "both have sent theirs", func() bool { return len(m.Signals()) == 2 })
 	m.End(0)
 	all.Wait()
 }
@@ -837,8 +837,8 @@ func TestListFiltersAsDocker(t *testing.T) {
 			t.Errorf("list %+v: %q, want %q", c.opts, got, c.want)
 		}
 	}
-	_, err := k.List(t.Context(), containers.ListOptions{Filters: map[string][]string{"colour": {"red"}}})
-	wantText(t, err, errdefs.IsInvalidArgument, "invalid filter 'colour'")
+	_, err := k.List(t.Context(), containers.ListOptions{Filters: map[string][]string{"size": {"big"}}})
+	wantText(t, err, errdefs.IsInvalidArgument, "invalid filter 'size'")
 	_, err = k.List(t.Context(), containers.ListOptions{Filters: map[string][]string{"status": {"asleep"}}})
 	if !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown status: %v", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -69,12 +70,8 @@ func (s *Service) Changes(ctx context.Context, ref string) ([]containertypes.Fil
 		})
 	}
 	if len(rootfs.Lower) == 0 {
-		empty, err := os.MkdirTemp("", "orlop-empty-")
-		if err != nil {
-			return nil, err
-		}
-		defer os.Remove(empty)
-		err = walk(empty)
+		// Made from nothing: there is no folder to compare with.
+		err := walk(filepath.Join(s.cfg.Store.Dir(o.id), "nothing"))
 		return withParents(changes), err
 	}
 	err = s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, true, walk)

@@ -33,7 +33,7 @@ type health struct {
 	// stopped is closed when the container has ended.
 	stopped  chan struct{}
 	stopOnce sync.Once
-	// resumed is signalled when a paused container goes on.
+	// resumed gets a value when a paused container goes on.
 	resumed chan struct{}
 
 	mu     sync.Mutex

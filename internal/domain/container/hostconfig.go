@@ -289,8 +289,8 @@ func Adapt(h *containertypes.HostConfig, facts HostFacts, d Defaults, idOf func(
 			h.NetworkMode = containertypes.NetworkMode("container:" + id)
 		}
 	}
-	labelled := slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "label") })
-	if facts.SELinux && !labelled && (h.IpcMode.IsHost() || h.PidMode.IsHost() || h.Privileged) {
+	labeled := slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "label") })
+	if facts.SELinux && !labeled && (h.IpcMode.IsHost() || h.PidMode.IsHost() || h.Privileged) {
 		h.SecurityOpt = append(h.SecurityOpt, "label=disable")
 	}
 	if h.OomKillDisable == nil && facts.OomKillDisable {

@@ -57,6 +57,7 @@ type engine struct {
 	system     *system.Service
 	machine    *host
 	volumes    *volumeList
+	monitors   *daemonside.Launcher
 	// ownGroup is the cgroup that only this engine uses; "" where the parent
 	// is another's or systemd's.
 	ownGroup string
@@ -176,6 +177,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	if err != nil {
 		return nil, err
 	}
+	e.monitors = monitors
 	e.closers = append(e.closers, monitors.Close)
 	logReader := logfile.NewReader()
 	e.closers = append(e.closers, logReader.Close)
@@ -281,6 +283,7 @@ func (e *engine) restore(ctx context.Context) error { return e.containers.Restor
 
 // run runs the engine's own work until ctx ends.
 func (e *engine) run(ctx context.Context) error {
+	e.monitors.Prepare()
 	g, ctx := errgroup.WithContext(ctx)
 	for name, part := range map[string]func(context.Context) error{
 		"events": e.broker.Run, "networks": e.networks.Run, "containers": e.containers.Run, "store": e.db.Run,

@@ -290,7 +290,7 @@ func (g *group) limitDevicesV2(rules deviceRules) error {
 // finds it.
 func sharedProgram(holder string, rules deviceRules) (program, error) {
 	dirfd, err := unix.Open(holder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		if err := unix.Mkdir(holder, 0o755); err != nil && err != unix.EEXIST {
 			return loadRules(rules)
 		}

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -181,7 +182,7 @@ func TestDeviceProgramsPassTheVerifier(t *testing.T) {
 			d.exceptions = append(d.exceptions, exception{deviceID{"bc"[r.IntN(2)], int64(r.IntN(300)) - 1, int64(r.IntN(300)) - 1}, access(1 + r.IntN(7))})
 		}
 		fd, err := loadDevices(deviceProgram(d))
-		if err == unix.EPERM || err == unix.ENOSYS {
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
 			t.Skipf("bpf(2): %v", err)
 		}
 		if err != nil {
@@ -194,5 +195,5 @@ func TestDeviceProgramsPassTheVerifier(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "R0") {
 		t.Errorf("the verifier's message is missing: %v", err)
 	}
-	t.Log(fmt.Sprintf("%.200s", err))
+	t.Logf("%.200s", err)
 }

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -83,9 +84,9 @@ func makeShared(p *place, rules deviceRules) error {
 		err = unix.Rename(temp.dir, p.dir)
 	}
 	if err != nil {
-		unix.Rmdir(temp.dir)
+		_ = unix.Rmdir(temp.dir) // what failed before is told
 	}
-	if err == unix.EEXIST || err == unix.ENOTEMPTY {
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
 		return nil
 	}
 	return err
@@ -168,7 +169,7 @@ func (g *group) setDevicesV1(rules deviceRules) error {
 			return fail(err)
 		}
 		if err := writeDevicesV1(d, rules); err != nil {
-			unix.Rmdir(d)
+			_ = unix.Rmdir(d) // what failed before is told
 			return fail(err)
 		}
 		if err := moveAll(p.dir, d); err != nil {

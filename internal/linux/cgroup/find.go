@@ -90,7 +90,7 @@ func usualPlaces(own []byte) []hierarchy {
 	complete := true
 	is := func(dir string, magic int64) bool {
 		var st unix.Statfs_t
-		return unix.Statfs(dir, &st) == nil && int64(st.Type) == magic
+		return unix.Statfs(dir, &st) == nil && uint32(st.Type) == uint32(magic)
 	}
 	eachLine(own, func(line []byte) {
 		_, rest, _ := bytes.Cut(line, []byte{':'})

@@ -146,7 +146,7 @@ func TestLimitsBecomeUnitProperties(t *testing.T) {
 	}
 	for list, want := range map[string]string{"0-2,5": "[39]", "8": "[0 1]", "x": "[]", "3-1": "[]", "0-99999999": "[]"} {
 		b, _ := bitmap(list)
-		if s := fmt.Sprint(b); s != want {
+		if s := fmt.Sprintf("%d", b); s != want {
 			t.Errorf("%s: %s", list, s)
 		}
 	}

@@ -169,7 +169,7 @@ func (g *group) Create(ctx context.Context, r *specs.LinuxResources) (err error)
 			return
 		}
 		for _, d := range slices.Backward(made) {
-			unix.Rmdir(d)
+			_ = unix.Rmdir(d) // what failed before is told
 		}
 		if started {
 			g.scope.stop(context.WithoutCancel(ctx)) //nolint:errcheck // the first error is the one to tell
@@ -330,7 +330,7 @@ func (g *group) perform(p plan) error {
 		var again []write
 		for _, w := range todo {
 			err := g.write(w)
-			if err == unix.EINVAL && len(todo) > 1 {
+			if errors.Is(err, unix.EINVAL) && len(todo) > 1 {
 				again = append(again, w)
 				continue
 			}
@@ -353,7 +353,7 @@ func (g *group) write(w write) error {
 	err := error(unix.ENOENT)
 	if dir != "" {
 		err = writeFile(dir+"/"+w.file, w.value)
-		if err == unix.ENOENT && w.instead != "" {
+		if errors.Is(err, unix.ENOENT) && w.instead != "" {
 			err = writeFile(dir+"/"+w.instead, w.insteadValue)
 		}
 	}
@@ -450,10 +450,10 @@ func moveAll(from, to string) error {
 			if slices.Contains(there, pid) {
 				continue
 			}
-			switch err := writeFile(to+"/cgroup.procs", itoa(int64(pid))); err {
-			case nil:
+			switch err := writeFile(to+"/cgroup.procs", itoa(int64(pid))); {
+			case err == nil:
 				moved++
-			case unix.ESRCH: // gone meanwhile
+			case errors.Is(err, unix.ESRCH): // gone meanwhile
 			default:
 				return fmt.Errorf("move process %d to cgroup %s: %w", pid, to, err)
 			}

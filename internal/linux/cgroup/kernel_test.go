@@ -80,7 +80,10 @@ func TestMain(m *testing.M) {
 	case strings.HasPrefix(do, "open "):
 		f, err := os.OpenFile(strings.Fields(do)[1], os.O_RDWR, 0)
 		if err != nil {
-			fmt.Println(err.(*os.PathError).Err)
+			if pe := new(os.PathError); errors.As(err, &pe) {
+				err = pe.Err
+			}
+			fmt.Println(err)
 			os.Exit(0)
 		}
 		f.Close()

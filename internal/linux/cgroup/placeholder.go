@@ -28,7 +28,7 @@ func startPlaceholder() (int, error) {
 		return 0, fmt.Errorf("block signals: %w", e)
 	}
 	pid, e := forkIdle(uintptr(unix.Getpid()))
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, unsafe.Sizeof(old), 0, 0)
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, unsafe.Sizeof(old), 0, 0)
 	if e != 0 {
 		return 0, fmt.Errorf("start a placeholder process: %w", e)
 	}
@@ -46,12 +46,12 @@ func forkIdle(parent uintptr) (pid uintptr, e syscall.Errno) {
 		return pid, e
 	}
 	// Descriptors of the copy would keep pipes and sockets open.
-	syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 0, uintptr(^uint32(0)), 0)
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 0, uintptr(^uint32(0)), 0)
 	for {
 		second := unix.Timespec{Sec: 1}
-		syscall.RawSyscall6(unix.SYS_PPOLL, 0, 0, uintptr(unsafe.Pointer(&second)), 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(unix.SYS_PPOLL, 0, 0, uintptr(unsafe.Pointer(&second)), 0, 0, 0)
 		if now, _, _ := syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0); now != parent {
-			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+			_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 		}
 	}
 }

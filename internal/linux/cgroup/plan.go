@@ -108,7 +108,7 @@ func (p *plan) rdma(r *specs.LinuxResources) {
 
 // planV1 lists the writes of v1 (admin-guide/cgroup-v1). Unset fields are not
 // written. The order of a pair does not matter: perform tries a write that is
-// refused again after its neighbours.
+// refused again after its neighbors.
 func planV1(r *specs.LinuxResources) (plan, error) {
 	var p plan
 	if err := p.memoryV1(r.Memory); err != nil {

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -108,7 +109,7 @@ func (s *Support) lookV2(mount string, controllers []string) {
 
 func bootedWithout(option string) bool {
 	b, err := readFile("/proc/cmdline")
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return false
 	}
 	return slices.Contains(strings.Fields(string(b)), option)

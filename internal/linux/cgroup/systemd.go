@@ -351,7 +351,7 @@ func (s *scope) joined() {
 	if pid == 0 {
 		return
 	}
-	unix.Kill(pid, unix.SIGKILL)
+	_ = unix.Kill(pid, unix.SIGKILL) // one that is gone is as good
 	for {
 		// ECHILD: someone of this process reaps every child; that is as good.
 		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {

@@ -76,15 +76,18 @@ func mountIDMappedOverlay() error {
 // mappedUserNamespace is a descriptor of a user namespace with some map.
 func mappedUserNamespace() (int, error) {
 	all, old := ^uint64(0), uint64(0)
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), unsafe.Sizeof(all), 0, 0)
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), unsafe.Sizeof(all), 0, 0); e != 0 {
+		return -1, fmt.Errorf("block signals: %w", e)
+	}
 	pid, e := forkIdle(unix.CLONE_NEWUSER|uintptr(unix.SIGCHLD), uintptr(unix.Getpid()))
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, unsafe.Sizeof(old), 0, 0)
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, unsafe.Sizeof(old), 0, 0)
 	if e != 0 {
 		return -1, fmt.Errorf("make a user namespace: %w", e)
 	}
 	defer func() {
-		unix.Kill(int(pid), unix.SIGKILL)
-		reap(int(pid)) //nolint:errcheck // nothing depends on it
+		// Nothing depends on the child but its namespace, which is open by now.
+		_ = unix.Kill(int(pid), unix.SIGKILL)
+		_ = reap(int(pid))
 	}()
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	for _, m := range []string{"uid_map", "gid_map"} {

@@ -149,7 +149,7 @@ func CompileAppArmor(ctx context.Context, text string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile AppArmor profile: run %s: %w", parser, err)
 	}
-	stop := context.AfterFunc(ctx, func() { p.Kill() })
+	stop := context.AfterFunc(ctx, func() { _ = p.Kill() }) // one that has ended is as good
 	state, err := p.Wait()
 	stop()
 	if err != nil {
@@ -194,7 +194,7 @@ func contents(f *os.File) ([]byte, error) {
 
 // DefaultAppArmorText is the default profile: what Docker's forbids, which is
 // what the kernel offers below /proc and /sys beyond the container itself,
-// mounting, and tracing or signalling what is outside. Everything else is left
+// mounting, and tracing or signaling what is outside. Everything else is left
 // to namespaces, capabilities and seccomp.
 func DefaultAppArmorText(name string) (string, error) {
 	return appArmorText(name, "/etc/apparmor.d", func(path string) bool { return unix.Access(path, unix.R_OK) == nil })

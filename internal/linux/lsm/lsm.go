@@ -23,7 +23,7 @@ import (
 // magic links: a container's image or mounts could otherwise lead the write to
 // another file, and the container would start unconfined (CVE-2025-52881).
 func writeAttr(proc *os.File, value string, files ...string) error {
-	dir := unix.AT_FDCWD
+	var dir int
 	if proc != nil {
 		dir = int(proc.Fd())
 	} else {

@@ -1,6 +1,7 @@
 package lsm
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -76,7 +77,7 @@ func keepLabels(path string) bool {
 
 // RelabelSELinux gives a bind mount's source and everything in it a container's
 // file label (volume options z and Z). shared drops the label's categories, so
-// that every container may use it. Symbolic links are labelled themselves, not
+// that every container may use it. Symbolic links are labeled themselves, not
 // followed; other file systems mounted inside are included, as Docker does.
 // InvalidArgument for a system folder. A file system without labels is skipped.
 func RelabelSELinux(path, label string, shared bool) error {
@@ -103,7 +104,7 @@ func withoutCategories(label string) string {
 
 func relabel(path, label string) error {
 	err := unix.Lsetxattr(path, "security.selinux", []byte(label), 0)
-	if err != nil && err != unix.EOPNOTSUPP && err != unix.ENOENT {
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("relabel %s: %w", path, err)
 	}
 	st, err := os.Lstat(path)

@@ -157,8 +157,8 @@ func Attach(m, at safepath.FD) error {
 }
 
 // SetAttrs changes attributes of a mount, of all below it too when tree.
-func SetAttrs(m safepath.FD, tree bool, set, clear uint64) error {
-	return setattr(m, tree, &unix.MountAttr{Attr_set: set, Attr_clr: clear})
+func SetAttrs(m safepath.FD, tree bool, set, cleared uint64) error {
+	return setattr(m, tree, &unix.MountAttr{Attr_set: set, Attr_clr: cleared})
 }
 
 // Apply sets the attributes that o names on a mount made by Clone, or on one

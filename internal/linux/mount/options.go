@@ -141,8 +141,8 @@ func ParseOptions(list []string) (Options, error) {
 }
 
 // combine applies a after what is set and cleared already: the last one wins.
-func combine(set, clear uint64, a attr) (uint64, uint64) {
-	return set&^a.clear | a.set, clear&^a.set | a.clear
+func combine(set, cleared uint64, a attr) (uint64, uint64) {
+	return set&^a.clear | a.set, cleared&^a.set | a.clear
 }
 
 // OptionNames lists, sorted, every option that ParseOptions knows itself.

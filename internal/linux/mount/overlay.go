@@ -134,7 +134,7 @@ func oldOverlay(lower []string, upper, work string, options []string) (safepath.
 	}
 	at := lower[0]
 	if err := unix.Mount("overlay", at, "overlay", 0, data); err != nil {
-		return safepath.None, &Error{Act: "mount overlay", Errno: err.(unix.Errno)}
+		return safepath.None, &Error{Act: "mount overlay", Errno: err}
 	}
 	m, err := Clone(unix.AT_FDCWD, at, false)
 	if err != nil {

@@ -92,7 +92,7 @@ func (c *Conn) commit(compose func(*nftables.Conn) error) error {
 }
 
 func (c *Conn) redial() error {
-	c.conn.CloseLasting()
+	_ = c.conn.CloseLasting() // given up; what is left is to dial
 	return c.dial()
 }
 

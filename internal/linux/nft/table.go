@@ -72,7 +72,7 @@ type Rule struct {
 }
 
 // mark is what the kernel keeps beside a rule: the comment and a digest of the
-// text, so that a table made by another release is recognised as different.
+// text, so that a table made by another release is recognized as different.
 func (r Rule) mark() string {
 	sum := sha256.Sum256([]byte(r.Text))
 	return r.Comment + " #" + hex.EncodeToString(sum[:3])

@@ -1,5 +1,5 @@
 // Package pidfd names processes by descriptor, so that a pid which was given to
-// another process meanwhile is never waited for or signalled. Entry points:
+// another process meanwhile is never waited for or signaled. Entry points:
 // Open and Wait. No locks.
 package pidfd
 

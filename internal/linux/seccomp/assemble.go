@@ -154,7 +154,7 @@ func (a *assembler) cond(c *cond, wide bool, yes, no int) int {
 	if c.not {
 		yes, no = no, yes
 	}
-	off := uint32(offArgs + 8*uint32(c.arg))
+	off := offArgs + 8*uint32(c.arg)
 	lowMask, lowValue := uint32(c.mask), uint32(c.value)
 	highMask, highValue := uint32(c.mask>>32), uint32(c.value>>32)
 
@@ -165,11 +165,11 @@ func (a *assembler) cond(c *cond, wide bool, yes, no int) int {
 	case opGE:
 		code = jumpGE
 	}
-	low := a.jump(code, lowValue, yes, no)
+	a.jump(code, lowValue, yes, no)
 	if lowMask != ^uint32(0) {
 		a.emit(andK, lowMask)
 	}
-	low = a.emit(loadAbs, off)
+	low := a.emit(loadAbs, off)
 	if !wide || (c.op == opEQ && highMask == 0) {
 		return low
 	}

@@ -110,7 +110,7 @@ func compile(p *specs.LinuxSeccomp, m machine) (*Filter, error) {
 		return nil, err
 	}
 
-	newer := uint32(unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS))
+	newer := unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 	switch p.DefaultAction {
 	case specs.ActAllow, specs.ActLog, specs.ActTrace:
 		// Permissive; a tracer answers ENOSYS itself.

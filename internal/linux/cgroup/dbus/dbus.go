@@ -85,7 +85,7 @@ func (c *Conn) Close() error { return c.f.Close() }
 
 // bound ends reads and writes when ctx does.
 func (c *Conn) bound(ctx context.Context) (done func()) {
-	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.f.SetDeadline(time.Unix(1, 0)) }) // fails only once it is closed
 	return func() { stop() }
 }
 

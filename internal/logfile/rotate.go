@@ -41,7 +41,7 @@ func (w *Writer) rotate() error {
 	}
 	if err != nil {
 		next.Close()
-		os.Remove(path + nextSuffix)
+		_ = os.Remove(path + nextSuffix) // the next rotation writes it anew
 		return fmt.Errorf("rotate log: %w", err)
 	}
 	if w.file != nil {
@@ -69,8 +69,8 @@ func (w *Writer) rename() error {
 			err := os.Rename(from+suffix, to+suffix)
 			switch {
 			case err == nil:
-				// The other form under this number is older.
-				os.Remove(to + otherForm(suffix))
+				// The other form under this number is older, and mostly absent.
+				_ = os.Remove(to + otherForm(suffix))
 			case !errors.Is(err, os.ErrNotExist):
 				return err
 			}
@@ -80,7 +80,7 @@ func (w *Writer) rename() error {
 		if err := os.Rename(path, rotatedName(path, 1)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		os.Remove(rotatedName(path, 1) + gzSuffix)
+		_ = os.Remove(rotatedName(path, 1) + gzSuffix)
 	}
 	return os.Rename(path+nextSuffix, path)
 }
@@ -98,10 +98,11 @@ func otherForm(suffix string) string {
 }
 
 // removeBeyond removes rotated files that no longer count, and what an
-// interrupted rotation or compression left.
+// interrupted rotation or compression left. What cannot be removed is tried
+// again by the next rotation.
 func (w *Writer) removeBeyond() {
-	os.Remove(w.cfg.Path + nextSuffix)
-	os.Remove(w.cfg.Path + gzTemp)
+	_ = os.Remove(w.cfg.Path + nextSuffix)
+	_ = os.Remove(w.cfg.Path + gzTemp)
 	for k := w.cfg.MaxFiles; k < maxRotated; k++ {
 		name := rotatedName(w.cfg.Path, k)
 		plain, packed := os.Remove(name), os.Remove(name+gzSuffix)
@@ -185,7 +186,7 @@ func (w *Writer) compressRotated(quit <-chan struct{}) {
 		err := w.compress(f, inode, quit)
 		f.Close()
 		if err != nil {
-			os.Remove(w.cfg.Path + gzTemp)
+			_ = os.Remove(w.cfg.Path + gzTemp)
 		}
 		select {
 		case <-quit:

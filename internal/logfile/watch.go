@@ -64,7 +64,7 @@ func (w *watcher) remove(wd int32, f *folder, ch chan struct{}) {
 	if len(f.subs) == 0 && w.folders[wd] == f {
 		delete(w.folders, wd)
 		if w.file != nil {
-			unix.InotifyRmWatch(w.fd(), uint32(wd)) // fails when the folder is gone, which is as good
+			_, _ = unix.InotifyRmWatch(w.fd(), uint32(wd)) // fails when the folder is gone, which is as good
 		}
 	}
 }
@@ -73,7 +73,7 @@ func (w *watcher) remove(wd int32, f *folder, ch chan struct{}) {
 func (w *watcher) fd() int {
 	fd := -1
 	if raw, err := w.file.SyscallConn(); err == nil {
-		raw.Control(func(n uintptr) { fd = int(n) })
+		_ = raw.Control(func(n uintptr) { fd = int(n) })
 	}
 	return fd
 }

@@ -116,7 +116,7 @@ func (w *Writer) begin(f *os.File) (int64, error) {
 		return 0, err
 	}
 	if _, err := f.Write(head); err != nil {
-		f.Truncate(0)
+		_ = f.Truncate(0) // half a header must not stay; the write tells what is wrong
 		return 0, err
 	}
 	return int64(len(head)), nil

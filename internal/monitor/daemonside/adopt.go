@@ -101,7 +101,7 @@ func (l *Launcher) connect(id string) (*protocol.Conn, error) {
 	// Connecting to a local listener does not wait but for a full backlog.
 	for {
 		err = unix.Connect(fd, addr)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}

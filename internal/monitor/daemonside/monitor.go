@@ -325,8 +325,8 @@ func (m *Monitor) watch() {
 	m.mu.Lock()
 	conn := m.conn
 	m.mu.Unlock()
-	// What it sent before is still read.
-	conn.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RD) })
+	// What it sent before is still read; one that is closed reads no more.
+	_ = conn.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
 }
 
 // run reads until the monitor is gone or released.
@@ -615,7 +615,7 @@ func (m *Monitor) release() {
 	conn := m.conn
 	m.mu.Unlock()
 	conn.Close()
-	m.pidfd.SetReadDeadline(time.Unix(1, 0))
+	_ = m.pidfd.SetReadDeadline(time.Unix(1, 0)) // fails only once it is closed
 }
 
 func (m *Monitor) isReleased() bool {

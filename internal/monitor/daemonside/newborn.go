@@ -106,7 +106,7 @@ func (l *Launcher) exec(conn int) (pid int, pidfd *os.File, err error) {
 	}
 	if fd < 0 { // a kernel without CLONE_PIDFD; the child cannot be reaped by anybody else meanwhile
 		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
-			syscall.Kill(pid, syscall.SIGKILL)
+			_ = syscall.Kill(pid, syscall.SIGKILL) // not reaped yet, so it is ours
 			reap(pid)
 			return 0, nil, fmt.Errorf("pidfd_open: %w", err)
 		}
@@ -116,13 +116,13 @@ func (l *Launcher) exec(conn int) (pid int, pidfd *os.File, err error) {
 
 // pollable makes a pidfd one that the Go runtime waits for.
 func pollable(fd int) *os.File {
-	unix.SetNonblock(fd, true)
+	_ = unix.SetNonblock(fd, true) // cannot fail on an open descriptor
 	return os.NewFile(uintptr(fd), "pidfd")
 }
 
 // endChild kills a child of ours and reaps it.
 func endChild(pid int, pidfd *os.File) {
-	syscall.Kill(pid, syscall.SIGKILL)
+	_ = syscall.Kill(pid, syscall.SIGKILL) // one that has ended is as good
 	reap(pid)
 	pidfd.Close()
 }

@@ -167,12 +167,12 @@ func (l *Launcher) prepareRun(launch container.Launch) error {
 func (l *Launcher) clearRun(id string) {
 	dir := l.Dir(id)
 	for _, name := range []string{exitFile, socketFile, placeFile, lockFile} {
-		os.Remove(filepath.Join(dir, name))
+		_ = os.Remove(filepath.Join(dir, name))
 	}
 	for _, name := range monitorsOwn {
-		os.RemoveAll(filepath.Join(dir, name))
+		_ = os.RemoveAll(filepath.Join(dir, name))
 	}
-	os.Remove(dir)
+	_ = os.Remove(dir)
 }
 
 // spawn executes a monitor and sends it the launch.

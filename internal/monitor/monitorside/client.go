@@ -1,6 +1,7 @@
 package monitorside
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -244,7 +245,7 @@ func (c *client) write() {
 		var n int
 		waitErr := c.raw.Write(func(fd uintptr) bool {
 			n, err = unix.SendmsgN(int(fd), part, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			return err != unix.EAGAIN && err != unix.EINTR
+			return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
 		})
 		c.mu.Lock()
 		if waitErr != nil || err != nil {

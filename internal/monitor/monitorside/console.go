@@ -47,7 +47,7 @@ func listenConsole(dir, name string) (*consoleSocket, error) {
 
 func (c *consoleSocket) close() {
 	c.file.Close()
-	os.Remove(c.path)
+	_ = os.Remove(c.path)
 }
 
 // receive takes the terminal; the runtime has connected already.

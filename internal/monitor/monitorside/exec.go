@@ -42,7 +42,7 @@ func (m *monitor) exec(ctx context.Context, x *execution, files []*os.File) (any
 	}
 	if err := t.begin(p); err != nil {
 		_ = p.Signal(9)
-		m.work.Go(func() { p.Wait(); p.Close() })
+		m.work.Go(func() { _, _ = p.Wait(); p.Close() })
 		t.abort()
 		return nil, nil, err
 	}
@@ -50,7 +50,7 @@ func (m *monitor) exec(ctx context.Context, x *execution, files []*os.File) (any
 	if _, taken := m.execs[x.ID]; taken { // by a request at the same time
 		m.mu.Unlock()
 		_ = p.Signal(9)
-		m.work.Go(func() { p.Wait(); p.Close() })
+		m.work.Go(func() { _, _ = p.Wait(); p.Close() })
 		t.abort()
 		return nil, nil, errdefs.ErrConflict.WithMessage("exec " + x.ID + " exists already")
 	}

@@ -120,8 +120,10 @@ func (f *foreign) launch(args []string, terminal bool, s stdio, l *launch) (p fo
 	f.mu.Unlock()
 	pidFile := filepath.Join(f.dir, "pid."+number)
 	logFile := filepath.Join(f.dir, "log."+number)
-	defer os.Remove(pidFile)
-	defer os.Remove(logFile)
+	defer func() {
+		_ = os.Remove(pidFile)
+		_ = os.Remove(logFile)
+	}()
 	args = append(args, "--pid-file", pidFile)
 	var console *consoleSocket
 	if terminal {
@@ -322,7 +324,7 @@ func (f *foreign) Exec(_ context.Context, x *execution, s stdio) (process, error
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.Write(data)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, fmt.Errorf("exec: %w", err)

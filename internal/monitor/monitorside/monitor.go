@@ -115,7 +115,6 @@ func (m *monitor) run(control *protocol.Conn) error {
 		return m.fail(control, frame, err)
 	}
 	m.answer(control, frame, m.started, nil)
-	l = nil
 	// The rest is not worth delaying a container that ends at once.
 	m.trim.start(startTrim, func() time.Duration {
 		m.settling.Do(func() {
@@ -242,7 +241,7 @@ func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error 
 		return err
 	}
 	if err := t.begin(r); err != nil {
-		r.Delete(ctx)
+		_ = r.Delete(ctx) // what failed before is told
 		t.abort()
 		return err
 	}
@@ -293,7 +292,7 @@ func (m *monitor) fail(control *protocol.Conn, frame protocol.Frame, cause error
 	m.writeExit(protocol.Exit{Code: code, Time: m.now().UTC(), Reason: failure.Message})
 	m.listen.close()
 	if m.log != nil {
-		m.log.Close(m.now())
+		_ = m.log.Close(m.now()) // why it did not start is what is told
 	}
 	m.closeLock()
 	m.answer(control, frame, nil, failure)
@@ -330,7 +329,7 @@ func (m *monitor) finish(ctx context.Context) {
 	for _, t := range m.allExecs() {
 		t.finish(0)
 	}
-	m.log.Close(m.now())
+	_ = m.log.Close(m.now()) // every line is written by then
 	m.closeLock()
 	if deleteErr == nil {
 		m.tell(protocol.EventGone, protocol.Empty{})

@@ -132,7 +132,7 @@ func unnamed(folder string) *os.File {
 	if err != nil {
 		return nil
 	}
-	os.Remove(f.Name())
+	_ = os.Remove(f.Name())
 	return f
 }
 

@@ -695,7 +695,7 @@ func TestAnUnknownOperationIsRefusedAndTheConnectionGoesOn(t *testing.T) {
 	}
 	defer c.Close()
 	// A newer daemon: unknown kind, unknown operation, unknown keys.
-	c.Send(protocol.KindHello, 0, 0, map[string]any{"version": 99, "minVersion": 1, "colour": "blue"})
+	c.Send(protocol.KindHello, 0, 0, map[string]any{"version": 99, "minVersion": 1, "color": "blue"})
 	c.Send(protocol.Kind(77), 5, 1, map[string]any{"x": 1})
 	c.Send(protocol.KindRequest, 999, 2, map[string]any{})
 	c.Send(protocol.KindRequest, uint16(protocol.OpState), 3, map[string]any{"later": true})

@@ -256,7 +256,7 @@ func (c *Conn) Write(f Frame, files ...int) error {
 			if err := c.file.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 				return err
 			}
-			defer c.file.SetWriteDeadline(time.Time{})
+			defer func() { _ = c.file.SetWriteDeadline(time.Time{}) }()
 		}
 		var n int
 		var err error

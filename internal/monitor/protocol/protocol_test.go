@@ -44,7 +44,7 @@ func TestFramesOfEverySizeArriveInOrder(t *testing.T) {
 			t.Fatalf("frame %d: op %d id %d of %d bytes", i, f.Op, f.ID, len(f.Payload))
 		}
 	}
-	if _, _, err := b.Read(); err != io.EOF {
+	if _, _, err := b.Read(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 	if cap(b.buf) > 2*readStep {
@@ -104,7 +104,7 @@ func TestBrokenFramesAreErrorsNotCrashes(t *testing.T) {
 	a, b := pair(t)
 	a.raw.Write(func(fd uintptr) bool { syscall.Write(int(fd), []byte{0, 0, 0}); return true })
 	a.Close()
-	if _, _, err := b.Read(); err != io.ErrUnexpectedEOF {
+	if _, _, err := b.Read(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("half a header: %v", err)
 	}
 }

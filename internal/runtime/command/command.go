@@ -153,7 +153,7 @@ func (g *global) openLog() (func(), error) {
 	if g.logFormat != "text" && g.logFormat != "json" {
 		return nil, fmt.Errorf("invalid log-format: %s", g.logFormat)
 	}
-	var w io.Writer = g.errs
+	w := g.errs
 	closeLog := func() {}
 	if g.logFile != "" {
 		f, err := os.OpenFile(g.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)

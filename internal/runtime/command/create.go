@@ -16,7 +16,6 @@ type making struct {
 	bundle, console, pidFile  string
 	noPivot, noNewKeyring     bool
 	preserve                  int
-	systemd                   bool
 	detach, keep, noSubreaper bool
 }
 

@@ -114,7 +114,7 @@ func (g *global) view(id string) (*stateView, error) {
 	return viewOf(c)
 }
 
-func ps(_ context.Context, g *global, args []string) (int, error) {
+func ps(ctx context.Context, g *global, args []string) (int, error) {
 	fs := g.options("ps", "ID [PS OPTION...]")
 	format := fs.String("format", "table", "table or json")
 	fs.StringVar(format, "f", "table", "short for --format")
@@ -144,7 +144,7 @@ func ps(_ context.Context, g *global, args []string) (int, error) {
 	if len(opts) == 0 {
 		opts = []string{"-ef"}
 	}
-	cmd := exec.Command("ps", opts...)
+	cmd := exec.CommandContext(ctx, "ps", opts...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -63,7 +63,7 @@ func ChooseSubnet(pools []Pool, family6 bool, size int, used []netip.Prefix) (ne
 }
 
 // firstFree walks the subnets of base, jumping over whatever is taken, so that
-// one big neighbour costs one step and not one per subnet.
+// one big neighbor costs one step and not one per subnet.
 func firstFree(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
 	next := netip.PrefixFrom(base.Addr(), bits)
 	for base.Contains(next.Addr()) {

@@ -170,9 +170,9 @@ func (t *PortTable) Take(w WantedPort, skip map[uint16]bool) (uint16, error) {
 		t.Add(w.Proto, w.First, w.HostIPs...)
 		return w.First, nil
 	}
-	first, last, any := w.First, w.Last, false
+	first, last, anywhere := w.First, w.Last, false
 	if first == 0 {
-		first, last, any = t.first, t.last, true
+		first, last, anywhere = t.first, t.last, true
 	}
 	key := rangeKey{proto: w.Proto, ip: w.HostIPs[0], first: first, last: last}
 	port, ok := t.next[key]
@@ -183,7 +183,7 @@ func (t *PortTable) Take(w WantedPort, skip map[uint16]bool) (uint16, error) {
 		if port < first || port > last {
 			port = first
 		}
-		free := !skip[port] && !(any && t.excluded[port])
+		free := !skip[port] && !(anywhere && t.excluded[port])
 		for _, ip := range w.HostIPs {
 			if _, taken := t.conflict(w.Proto, port, ip); taken {
 				free = false

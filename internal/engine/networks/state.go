@@ -24,7 +24,7 @@ type netState struct {
 	// addr4 and addr6 are nil when the family is off.
 	addr4, addr6 *network.Addresses
 	// chosenMAC: there was an endpoint whose MAC address does not follow from
-	// its address, so neighbours may remember another one for it.
+	// its address, so neighbors may remember another one for it.
 	chosenMAC bool
 	// freed is closed and replaced when the kernel has freed an address.
 	freed chan struct{}

@@ -32,8 +32,8 @@ func (a *announcer) close() error { return unix.Close(a.fd) }
 
 // announce sends gratuitous ARP (RFC 5944 section 4.6) to everybody on the bridge
 // in the container's name, and has the host forget what it knew itself. A
-// neighbour that knew the address's previous owner would otherwise send to
-// nobody until its cache is out of date. IPv6 neighbours find out by
+// neighbor that knew the address's previous owner would otherwise send to
+// nobody until its cache is out of date. IPv6 neighbors find out by
 // themselves within five seconds.
 func (a *announcer) announce(host *rtnl.Conn, bridge int, mac net.HardwareAddr, addrs []netip.Prefix) error {
 	var errs []error

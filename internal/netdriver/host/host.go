@@ -110,7 +110,7 @@ func (*Host) Prefixes(context.Context) ([]netip.Prefix, error) {
 
 // IPv6 reports whether sockets of the family can be bound.
 func (*Host) IPv6() bool {
-	c, err := net.ListenPacket("udp6", "[::1]:0")
+	c, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp6", "[::1]:0")
 	if err != nil {
 		return false
 	}

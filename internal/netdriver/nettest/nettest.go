@@ -8,6 +8,7 @@
 package nettest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func Main(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -159,8 +160,9 @@ func Serve(t testing.TB, ns *netns.NS, name string, port uint16) (stop func()) {
 	var l net.Listener
 	var p net.PacketConn
 	must(t, Inside(ns, func() (err error) {
-		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
-			p, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		var lc net.ListenConfig
+		if l, err = lc.Listen(t.Context(), "tcp", fmt.Sprintf(":%d", port)); err == nil {
+			p, err = lc.ListenPacket(t.Context(), "udp", fmt.Sprintf(":%d", port))
 		}
 		return err
 	}))
@@ -175,7 +177,7 @@ func Serve(t testing.TB, ns *netns.NS, name string, port uint16) (stop func()) {
 			go func() {
 				defer c.Close()
 				fmt.Fprintf(c, "%s %s\n", name, client(c.RemoteAddr()))
-				io.Copy(c, c)
+				_, _ = io.Copy(c, c) // until the client leaves, however it does
 			}()
 		}
 	}()
@@ -238,7 +240,7 @@ func Silent(ns *netns.NS, proto, addr string) (Answer, error) { return ask(ns, p
 func ask(ns *netns.NS, proto, addr string, wait time.Duration) (Answer, error) {
 	var c net.Conn
 	err := Inside(ns, func() (err error) {
-		c, err = net.DialTimeout(proto, addr, wait)
+		c, err = (&net.Dialer{Timeout: wait}).DialContext(context.Background(), proto, addr)
 		return err
 	})
 	if err != nil {

@@ -164,7 +164,7 @@ func TestPortOfOneAddressIsNotReachedByAnother(t *testing.T) {
 	refuse(t, "another address of loopback", nil, "127.0.0.2:8080")
 	refuse(t, "outside, the container's own address", w.Outside, local.ip.String()+":80")
 
-	// A neighbour on the cable that sends packets for 127.0.0.1 to our MAC
+	// A neighbor on the cable that sends packets for 127.0.0.1 to our MAC
 	// address (CVE-2024-29018 and its kin).
 	must(t, w.Outside.Do(func() error {
 		c, err := rtnl.Open()

@@ -71,7 +71,7 @@ func serve(req request) (answer, error) {
 			return answer{}, err
 		}
 		defer log.Close()
-		cmd := exec.Command(req.Args[0], req.Args[1:]...)
+		cmd := exec.CommandContext(context.Background(), req.Args[0], req.Args[1:]...)
 		cmd.Env = append(os.Environ(), req.Env...)
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -81,7 +81,7 @@ func serve(req request) (answer, error) {
 		go func() { _ = cmd.Wait() }()
 		return answer{Pid: cmd.Process.Pid}, nil
 	case "run":
-		cmd := exec.Command(req.Args[0], req.Args[1:]...)
+		cmd := exec.CommandContext(context.Background(), req.Args[0], req.Args[1:]...)
 		cmd.Env = append(os.Environ(), req.Env...)
 		var both bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &both, &both
@@ -152,13 +152,18 @@ func httpClient(socket string) *http.Client {
 }
 
 func ready(socket string) error {
-	deadline := time.Now().Add(time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/_ping", nil)
+	if err != nil {
+		return err
+	}
 	for {
-		resp, err := httpClient(socket).Get("http://engine/_ping")
+		resp, err := httpClient(socket).Do(req)
 		if err == nil {
 			return resp.Body.Close()
 		}
-		if time.Now().After(deadline) {
+		if ctx.Err() != nil {
 			return err
 		}
 		time.Sleep(2 * time.Millisecond)
@@ -179,7 +184,7 @@ func stages(socket string, args []string) ([]stage, error) {
 			}
 			payload = bytes.NewReader(data)
 		}
-		req, err := http.NewRequest(method, "http://engine/v1.41"+path, payload)
+		req, err := http.NewRequestWithContext(context.Background(), method, "http://engine/v1.41"+path, payload)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -103,7 +104,7 @@ func start(c config, name string) (*engine, error) {
 	if err != nil {
 		return e, err
 	}
-	e.cmd = exec.Command(filepath.Join(c.bin, "sandbox"), "-cgroup", group, self, "agent")
+	e.cmd = exec.CommandContext(context.Background(), filepath.Join(c.bin, "sandbox"), "-cgroup", group, self, "agent")
 	e.cmd.Stderr = os.Stderr
 	if e.in, err = e.cmd.StdinPipe(); err != nil {
 		return e, err

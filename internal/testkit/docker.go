@@ -44,7 +44,7 @@ func NewDocker(t testing.TB) (*Sandbox, string) {
 		if cmd.ProcessState != nil {
 			return final{errors.New("dockerd ended")}
 		}
-		conn, err := net.Dial("unix", socket)
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
 		if err != nil {
 			return err
 		}

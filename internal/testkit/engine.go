@@ -64,7 +64,7 @@ func Bin(t testing.TB) string {
 			return
 		}
 		buildDir = filepath.Join(root, "bin")
-		out, err := exec.Command("make", "-s", "-C", root, "build", "test-tools").CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "build", "test-tools").CombinedOutput()
 		if err != nil {
 			errBuild = fmt.Errorf("make build: %w\n%s", err, out)
 		}
@@ -114,7 +114,7 @@ func Image(t testing.TB, name string) string {
 	if name == "busybox" {
 		what = name
 	}
-	out := output(t, exec.Command(filepath.Join(Root(t), "test/images/make.sh"), what))
+	out := output(t, exec.CommandContext(t.Context(), filepath.Join(Root(t), "test/images/make.sh"), what))
 	return filepath.Join(strings.TrimSpace(out), name+".tar")
 }
 
@@ -122,7 +122,7 @@ func Image(t testing.TB, name string) string {
 // runtimes, docker, podman).
 func Peer(t testing.TB, name string) string {
 	t.Helper()
-	return strings.TrimSpace(output(t, exec.Command(filepath.Join(Root(t), "scripts/peers.sh"), name)))
+	return strings.TrimSpace(output(t, exec.CommandContext(t.Context(), filepath.Join(Root(t), "scripts/peers.sh"), name)))
 }
 
 func output(t testing.TB, cmd *exec.Cmd) string {
@@ -156,7 +156,7 @@ func NewSandbox(t testing.TB) *Sandbox {
 	NeedRoot(t)
 	group := fmt.Sprintf("orlop-test-%d-%d", os.Getpid(), sandboxes.next())
 	// cat ends when its standard input closes, i.e. also when this test is killed.
-	cmd := exec.Command(filepath.Join(Bin(t), "sandbox"), "-cgroup", group, "cat")
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(Bin(t), "sandbox"), "-cgroup", group, "cat")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -410,7 +410,11 @@ func (e *Engine) Stop() {
 
 // Get asks the API. The socket is a file, so no namespace has to be entered.
 func (e *Engine) Get(path string) (*http.Response, error) {
-	return e.HTTP().Get("http://engine" + path)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://engine"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return e.HTTP().Do(req)
 }
 
 // HTTP is a client whose every request goes to the engine's socket.

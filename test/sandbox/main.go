@@ -13,6 +13,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -52,7 +53,7 @@ func outer() int {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
 		return fail(err)
 	}
-	cmd := exec.Command("/proc/self/exe", flag.Args()...)
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", flag.Args()...)
 	cmd.Env = append(os.Environ(), innerEnv+"=1")
 	cmd.Dir = *cwd
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -196,7 +196,7 @@ func (l *layout) layer(s source) (ocispec.Descriptor, digest.Digest, error) {
 	if err != nil {
 		return ocispec.Descriptor{}, "", err
 	}
-	defer os.Remove(spool.Name())
+	defer func() { _ = os.Remove(spool.Name()) }()
 	defer spool.Close()
 	outer, inner := digest.Canonical.Digester(), digest.Canonical.Digester()
 	zip := gzip.NewWriter(io.MultiWriter(spool, outer.Hash()))

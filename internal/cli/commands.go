@@ -72,6 +72,9 @@ func (a *app) addCommands(root *cobra.Command) error {
 		return err
 	}
 	a.rest = words
+	if version, _ := root.Flags().GetBool("version"); len(words) == 0 && version {
+		return nil
+	}
 	a.addWanted(root, commands(), a.rest)
 	return nil
 }

@@ -101,11 +101,11 @@ func attachable(ctx context.Context, api *client.Client, name string) (*containe
 	}
 	switch state := c.Container.State; {
 	case !state.Running:
-		return nil, errors.New("You cannot attach to a stopped container, start it first") //nolint:staticcheck // Docker's words
+		return nil, errors.New("You cannot attach to a stopped container, start it first")
 	case state.Paused:
-		return nil, errors.New("You cannot attach to a paused container, unpause it first") //nolint:staticcheck // Docker's words
+		return nil, errors.New("You cannot attach to a paused container, unpause it first")
 	case state.Restarting:
-		return nil, errors.New("You cannot attach to a restarting container, wait until it is running") //nolint:staticcheck // Docker's words
+		return nil, errors.New("You cannot attach to a restarting container, wait until it is running")
 	}
 	return &c.Container, nil
 }

@@ -50,10 +50,10 @@ func portLines(published network.PortMap, args []string) ([]string, error) {
 	if len(args) > 1 && args[1] != "" {
 		port, err := network.ParsePort(args[1])
 		if err != nil {
-			return nil, fmt.Errorf("Error: %w", err) //nolint:staticcheck // Docker's words
+			return nil, fmt.Errorf("Error: %w", err)
 		}
 		if len(published[port]) == 0 {
-			return nil, fmt.Errorf("Error: No public port '%s' published for %s", args[1], args[0]) //nolint:staticcheck // Docker's words
+			return nil, fmt.Errorf("Error: No public port '%s' published for %s", args[1], args[0])
 		}
 		for _, b := range published[port] {
 			lines = append(lines, net.JoinHostPort(b.HostIP.String(), b.HostPort))

@@ -3,11 +3,9 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -43,7 +41,7 @@ func (a *app) confirm(ctx context.Context, question string) error {
 		fmt.Fprintln(a.stdout)
 		return context.Cause(ctx)
 	}
-	return errdefs.ErrAborted
+	return declined{}
 }
 
 // pruneFilters are the filters of the command line joined with the configured ones, except those the command line
@@ -87,7 +85,7 @@ func (a *app) containerPruneCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !o.force {
 				if err := a.confirm(cmd.Context(), "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?"); err != nil {
-					return cancelled(err, "container prune has been cancelled")
+					return err
 				}
 			}
 			p, err := a.pruneContainers(cmd.Context(), o.filter.Value())
@@ -102,19 +100,11 @@ func (a *app) containerPruneCommand() *cobra.Command {
 	return cmd
 }
 
-// declined is the answer no: the command ends without a word and without failure, as a cancelled one.
-type declined string
+// declined is the answer no: the command ends without a word and without failure, as one that was canceled.
+type declined struct{}
 
-func (d declined) Error() string        { return string(d) }
-func (d declined) Is(target error) bool { return target == context.Canceled }
-
-// cancelled words an answer of no; any other error stays as it is.
-func cancelled(err error, text string) error {
-	if errors.Is(err, errdefs.ErrAborted) {
-		return declined(text)
-	}
-	return err
-}
+func (declined) Error() string        { return "declined" }
+func (declined) Is(target error) bool { return target == context.Canceled }
 
 func (a *app) pruneContainers(ctx context.Context, filter client.Filters) (pruned, error) {
 	api, err := a.api()

@@ -20,7 +20,7 @@ func (a *app) renameCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, to := strings.TrimSpace(args[0]), strings.TrimSpace(args[1])
 			if from == "" || to == "" {
-				return errors.New("Error: Neither old nor new names may be empty") //nolint:staticcheck // Docker's words
+				return errors.New("Error: Neither old nor new names may be empty")
 			}
 			api, err := a.api()
 			if err != nil {
@@ -28,7 +28,7 @@ func (a *app) renameCommand() *cobra.Command {
 			}
 			if _, err := api.ContainerRename(cmd.Context(), from, client.ContainerRenameOptions{NewName: to}); err != nil {
 				a.complain(err)
-				return fmt.Errorf("Error: failed to rename container named %s", from) //nolint:staticcheck // Docker's words
+				return fmt.Errorf("Error: failed to rename container named %s", from)
 			}
 			return nil
 		},

@@ -25,7 +25,7 @@ func (a *app) imagePruneCommand() *cobra.Command {
 					what = "all images without at least one container associated to them"
 				}
 				if err := a.confirm(cmd.Context(), "WARNING! This will remove "+what+".\nAre you sure you want to continue?"); err != nil {
-					return cancelled(err, "image prune has been cancelled")
+					return err
 				}
 			}
 			p, err := a.pruneImages(cmd.Context(), o.filter.Value(), all)

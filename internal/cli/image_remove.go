@@ -84,7 +84,7 @@ func (a *app) tagCommand() *cobra.Command {
 				return err
 			}
 			if _, err := reference.ParseAnyReference(args[1]); err != nil {
-				return fmt.Errorf("Error parsing reference: %q is not a valid repository/tag: %w", args[1], err) //nolint:staticcheck // Docker's words
+				return fmt.Errorf("Error parsing reference: %q is not a valid repository/tag: %w", args[1], err)
 			}
 			_, err = api.ImageTag(cmd.Context(), client.ImageTagOptions{Source: args[0], Target: args[1]})
 			return err

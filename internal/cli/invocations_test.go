@@ -78,7 +78,7 @@ func invocations() []invocation {
 		add(c+" web", c+" web db", c+" missing1", c+" web missing1 db missing2", c+" busy", c+" unimplemented")
 	}
 	add("stop -t 3 web", "stop -t 0 web", "stop -s INT -t -1 web", "restart -t 3 -s HUP web", "stop --time 5 web", "stop --time 5 --timeout 6 web", "kill -s HUP web", "kill --signal=9 web", "rm -f missing1 web", "rm -fv web", "rm -l a/b", "rm /", "rm /web", "container rm web", "container remove -f web",
-		"rename web new", "rename missing1 new", "port web", "port web 80", "port web 80/tcp", "port web 81", "port missing1", "top web", "top web -eo pid,cmd", "top missing1", "logs web", "logs tty", "logs missing1", "logs -f --tail 5 -t --since 10m --until 2020-01-01 --details web", "logs -n 0 web",
+		"rename web new", "rename missing1 new", "port web", "port web 80", "port web 80/tcp", "port web 81", "port missing1", "top web", "top web -eo pid,cmd", "top missing1", "logs web", "logs tty", "logs missing1", "logs -f --tail 5 -t --since 2019-01-01 --until 2020-01-01 --details web", "logs -n 0 web",
 		"diff web", "diff missing1", "export web", "export -o out.tar web", "export -o nodir/out.tar web", "export missing1", "wait", "update web", "update --cpus 1.5 --memory-swap -1 --pids-limit 5 --restart always --blkio-weight 100 web", "update --restart on-failure:x web", "update --cpus x web", "start missing1 web")
 	list = append(list,
 		invocation{args: "container prune -f"}, invocation{args: "container prune", stdin: "n\n"}, invocation{args: "container prune", stdin: "y\n"}, invocation{args: "container prune", stdin: ""},

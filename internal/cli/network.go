@@ -189,7 +189,7 @@ func (a *app) networkPruneCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !o.force {
 				if err := a.confirm(cmd.Context(), "WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue?"); err != nil {
-					return cancelled(err, "network prune cancelled has been cancelled")
+					return err
 				}
 			}
 			p, err := a.pruneNetworks(cmd.Context(), o.filter.Value())

@@ -79,7 +79,7 @@ func untilSignal(parent context.Context) (_ context.Context, caught func(error) 
 		for n := 0; ; n++ {
 			select {
 			case sig := <-ch:
-				cancel(signalled{sig})
+				cancel(signaled{sig})
 				if n == 2 {
 					fmt.Fprint(os.Stderr, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
 					os.Exit(1)
@@ -90,7 +90,7 @@ func untilSignal(parent context.Context) (_ context.Context, caught func(error) 
 		}
 	}()
 	caught = func(err error) os.Signal {
-		var s signalled
+		var s signaled
 		if errors.As(err, &s) || errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &s) {
 			return s.Signal
 		}
@@ -99,10 +99,10 @@ func untilSignal(parent context.Context) (_ context.Context, caught func(error) 
 	return ctx, caught, func() { signal.Stop(ch); cancel(nil) }
 }
 
-// signalled is the cause of a context that a signal ended.
-type signalled struct{ os.Signal }
+// signaled is the cause of a context that a signal ended.
+type signaled struct{ os.Signal }
 
-func (s signalled) Error() string { return s.String() }
+func (s signaled) Error() string { return s.String() }
 
 // app is one invocation.
 type app struct {
@@ -188,7 +188,7 @@ func (a *app) api() (*client.Client, error) {
 	}
 	ep, err := a.endpoint()
 	if err != nil {
-		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // Docker's words
+		return nil, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err)
 	}
 	opts, err := ep.ClientOptions(a.name)
 	if err != nil {

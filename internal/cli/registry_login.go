@@ -116,7 +116,7 @@ func (a *app) loginAgain(ctx context.Context, api *client.Client, known types.Au
 // loginNew asks for what was not given.
 func (a *app) loginNew(ctx context.Context, api *client.Client, o loginFlags, known types.AuthConfig) (string, error) {
 	if (o.user == "" || o.password == "") && !a.stdin.terminal {
-		return "", errors.New("Error: Cannot perform an interactive login from a non TTY device") //nolint:staticcheck // Docker's words
+		return "", errors.New("Error: Cannot perform an interactive login from a non TTY device")
 	}
 	auth := types.AuthConfig{ServerAddress: known.ServerAddress, Username: strings.TrimSpace(o.user), Password: o.password}
 	in := bufio.NewReader(a.stdin)

@@ -193,7 +193,7 @@ func (a *app) endpoint() (endpoint.Endpoint, error) {
 // defaultEndpoint is the "default" context: address and TLS of flags and environment.
 func (a *app) defaultEndpoint() (endpoint.Endpoint, error) {
 	if len(a.global.hosts) > 1 {
-		return endpoint.Endpoint{}, errors.New("Specify only one -H") //nolint:staticcheck // Docker's words
+		return endpoint.Endpoint{}, errors.New("Specify only one -H")
 	}
 	_, text := a.hostFromEnv()
 	if len(a.global.hosts) == 1 {

@@ -111,7 +111,7 @@ func (a *app) systemPrune(ctx context.Context, o *pruneFlags, all, volumes bool)
 	list := a.pruners(all, volumes)
 	if !o.force {
 		if err := a.confirm(ctx, a.pruneWarning(list, o.filter.Value())); err != nil {
-			return cancelled(err, "system prune has been cancelled")
+			return err
 		}
 	}
 	var freed uint64

@@ -123,7 +123,7 @@ func (a *app) lookupAny(ctx context.Context, api *client.Client, kind string, si
 			}
 			return typed, raw, nil
 		}
-		return nil, nil, fmt.Errorf("Error: No such object: %s", ref) //nolint:staticcheck // Docker's words
+		return nil, nil, fmt.Errorf("Error: No such object: %s", ref)
 	}
 }
 

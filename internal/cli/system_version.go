@@ -163,13 +163,12 @@ func readableTime(text string) string {
 func newServerVersion(v client.ServerVersionResult) *serverVersion {
 	out := &serverVersion{
 		Platform: v.Platform, Version: v.Version, APIVersion: v.APIVersion, MinAPIVersion: v.MinAPIVersion,
-		Os: v.Os, Arch: v.Arch, Experimental: v.Experimental, Components: v.Components,
+		Os: v.Os, Arch: v.Arch, Components: v.Components,
 	}
 	i := slices.IndexFunc(out.Components, func(c system.ComponentVersion) bool { return c.Name == "Engine" })
 	if i < 0 {
 		out.Components = append(out.Components, system.ComponentVersion{Name: "Engine", Version: v.Version, Details: map[string]string{
 			"ApiVersion": v.APIVersion, "MinAPIVersion": v.MinAPIVersion, "Os": v.Os, "Arch": v.Arch,
-			"Experimental": strconv.FormatBool(v.Experimental),
 		}})
 		return out
 	}

@@ -202,7 +202,7 @@ func (o *Options) security() (opts, masked, readonly []string, _ error) {
 			key, val, ok = strings.Cut(opt, ":")
 		}
 		if (!ok || val == "") && key != "no-new-privileges" {
-			return nil, nil, nil, fmt.Errorf("Invalid --security-opt: %q", opt) //nolint:staticcheck // Docker's words
+			return nil, nil, nil, fmt.Errorf("Invalid --security-opt: %q", opt)
 		}
 		if key == "seccomp" && val != "builtin" && val != "unconfined" {
 			profile, err := os.ReadFile(val)

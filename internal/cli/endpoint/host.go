@@ -7,12 +7,10 @@
 package endpoint
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"runtime"
-	"strconv"
 	"strings"
 )
 
@@ -81,21 +79,12 @@ func parseTCP(addr string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	host, port, err := net.SplitHostPort(u.Host)
-	if err != nil {
-		host, port, err = net.SplitHostPort(net.JoinHostPort(u.Host, plainPort))
-	}
-	if err != nil {
-		return "", errors.New("invalid bind address format: " + addr)
-	}
+	host, port := u.Hostname(), u.Port()
 	if host == "" {
 		host = defaultHost
 	}
 	if port == "" {
 		port = plainPort
-	}
-	if _, err := strconv.Atoi(port); err != nil {
-		return "", errors.New("invalid bind address format: " + addr)
 	}
 	return "tcp://" + net.JoinHostPort(host, port) + u.Path, nil
 }

@@ -28,7 +28,7 @@ func sshDialer(host, program string) (dialFunc, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ssh host connection is not valid: %w", err)
 	}
-	return func(context.Context, string, string) (net.Conn, error) { return startCommand("ssh", args...) }, nil
+	return func(ctx context.Context, _, _ string) (net.Conn, error) { return startCommand(ctx, "ssh", args...) }, nil
 }
 
 func sshArgs(u *url.URL, program string) ([]string, error) {
@@ -68,9 +68,9 @@ type commandConn struct {
 	err    error
 }
 
-func startCommand(name string, args ...string) (net.Conn, error) {
-	// Not bound to a request's context: the transport keeps the connection beyond one request and closes it.
-	c := &commandConn{cmd: exec.Command(name, args...)}
+func startCommand(ctx context.Context, name string, args ...string) (net.Conn, error) {
+	// The transport keeps the connection beyond the request that opened it, and closes it.
+	c := &commandConn{cmd: exec.CommandContext(context.WithoutCancel(ctx), name, args...)}
 	c.cmd.Stderr = &c.stderr
 	detach(c.cmd)
 	var err error

@@ -126,7 +126,7 @@ func readMetadata(path string) (Metadata, error) {
 	}
 	var m Metadata
 	if err := json.Unmarshal(content, &m); err != nil {
-		return Metadata{}, fmt.Errorf("parsing %s: %v", path, err)
+		return Metadata{}, fmt.Errorf("parsing %s: %w", path, err)
 	}
 	return m, nil
 }

@@ -22,7 +22,7 @@ func ReadPairs(files, more []string, lookup func(string) (string, bool)) ([]stri
 		}
 		read, err := parsePairs(content, lookup)
 		if err != nil {
-			return nil, fmt.Errorf("invalid env file (%s): %v", name, err)
+			return nil, fmt.Errorf("invalid env file (%s): %w", name, err)
 		}
 		pairs = append(pairs, read...)
 	}

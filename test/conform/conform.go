@@ -1,0 +1,241 @@
+// Package conform holds what the OCI runtime specification demands as cases, each
+// with the chapter it is from, and runs them against any runtime's command
+// line. Cases lists them; its test runs them on ours and on Debian's runc and
+// crun, because a case that no other runtime passes is suspect itself.
+package conform
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// A Case is one demand.
+type Case struct {
+	// Section is the file and heading of runtime-spec 1.3 it is from.
+	Section string
+	Name    string
+	// Edit changes the example configuration; nil leaves it.
+	Edit func(e *Env, s *specs.Spec)
+	// Script is run by the container's shell unless Do is set.
+	Script string
+	// Want and Not are what the output must and must not contain.
+	Want, Not []string
+	// Code is the exit status of `run`.
+	Code int
+	// Fails: `run` must fail, before the process runs.
+	Fails bool
+	// Do is a case that a script cannot tell.
+	Do func(e *Env) error
+	// Alone says why no peer of Debian 12 can pass it, or is empty.
+	Alone string
+}
+
+// ID is the case's name in reports.
+func (c Case) ID() string { return c.Section + "/" + c.Name }
+
+// Runtime is a command line under test.
+type Runtime struct {
+	Name, Path string
+	// Env is added to its environment, e.g. where its libraries are.
+	Env []string
+}
+
+// Env is one case's place: a bundle of its own and a state folder.
+type Env struct {
+	Runtime Runtime
+	// Dir is the bundle; its rootfs is a copy of nothing but busybox.
+	Dir, State string
+	ID         string
+	// Cgroup is the path of the container's group.
+	Cgroup string
+	spec   *specs.Spec
+}
+
+// serial makes container ids unique in this process.
+var serial atomic.Int64
+
+// Prepare makes the bundle of case c below dir; image is a folder with a busybox
+// root that is bound, not copied.
+func Prepare(rt Runtime, c Case, dir, image, group string) (*Env, error) {
+	e := &Env{Runtime: rt, Dir: filepath.Join(dir, "bundle"), State: filepath.Join(dir, "state"), ID: fmt.Sprintf("conform-%d", serial.Add(1))}
+	e.Cgroup = "/" + group + "/" + e.ID
+	if err := os.MkdirAll(e.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command("cp", "-a", image, filepath.Join(e.Dir, "rootfs")).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("copy root: %w: %s", err, out)
+	}
+	e.spec = Base(e.Cgroup)
+	e.spec.Process.Args = []string{"sh", "-c", c.Script}
+	if c.Edit != nil {
+		c.Edit(e, e.spec)
+	}
+	return e, e.Write()
+}
+
+// Spec is the configuration; Write puts a changed one into the bundle.
+func (e *Env) Spec() *specs.Spec { return e.spec }
+
+// Write writes config.json.
+func (e *Env) Write() error {
+	b, err := json.MarshalIndent(e.spec, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(e.Dir, "config.json"), b, 0o644)
+}
+
+// Root is a path inside the container's root as the host sees it.
+func (e *Env) Root(name string) string { return filepath.Join(e.Dir, "rootfs", name) }
+
+// limit bounds one command of a runtime.
+const limit = 20 * time.Second
+
+// Call runs the runtime with args and returns its output and exit status.
+func (e *Env) Call(args ...string) (string, int, error) {
+	return e.CallIn("", args...)
+}
+
+// CallIn is Call with a standard input.
+func (e *Env) CallIn(stdin string, args ...string) (string, int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, e.Runtime.Path, append([]string{"--root", e.State}, args...)...)
+	cmd.Env = append(os.Environ(), e.Runtime.Env...)
+	cmd.Dir = e.Dir
+	cmd.Stdin = strings.NewReader(stdin)
+	// A file, not a pipe: a detached container keeps it.
+	out, err := os.CreateTemp(filepath.Dir(e.Dir), "out")
+	if err != nil {
+		return "", 0, err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	err = cmd.Run()
+	body, rerr := os.ReadFile(out.Name())
+	if rerr != nil {
+		return "", 0, rerr
+	}
+	if cmd.ProcessState == nil {
+		return string(body), -1, err
+	}
+	if ctx.Err() != nil {
+		return string(body), -1, fmt.Errorf("%s %v: no end after %v", e.Runtime.Name, args, limit)
+	}
+	return string(body), cmd.ProcessState.ExitCode(), nil
+}
+
+// Must is Call that must succeed.
+func (e *Env) Must(args ...string) (string, error) {
+	out, code, err := e.Call(args...)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%v: exit status %d: %s", args, code, out)
+	}
+	return out, err
+}
+
+// MustFail is Call that must fail with a message.
+func (e *Env) MustFail(args ...string) error {
+	out, code, err := e.Call(args...)
+	if err != nil {
+		return err
+	}
+	if code == 0 {
+		return fmt.Errorf("%v succeeded: %s", args, out)
+	}
+	if strings.TrimSpace(out) == "" {
+		return fmt.Errorf("%v failed without a word", args)
+	}
+	return nil
+}
+
+// State asks for the container's state.
+func (e *Env) StateOf() (specs.State, error) {
+	var s specs.State
+	out, err := e.Must("state", e.ID)
+	if err != nil {
+		return s, err
+	}
+	if err := json.NewDecoder(bytes.NewReader([]byte(out))).Decode(&s); err != nil {
+		return s, fmt.Errorf("state is not JSON: %w: %s", err, out)
+	}
+	return s, nil
+}
+
+// Status polls until the container has the wanted status.
+func (e *Env) Status(want specs.ContainerState) error {
+	deadline := time.Now().Add(limit)
+	for {
+		s, err := e.StateOf()
+		if err != nil {
+			return err
+		}
+		if s.Status == want {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("status is %s, want %s", s.Status, want)
+		}
+		// No event tells about another process's container.
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// Close removes the container, whatever became of it.
+func (e *Env) Close() {
+	_, _, _ = e.Call("kill", e.ID, "KILL")
+	deadline := time.Now().Add(limit)
+	for time.Now().Before(deadline) {
+		if _, code, err := e.Call("delete", "--force", e.ID); code == 0 && err == nil {
+			return
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// Run performs the case and says why it does not hold.
+func (c Case) Run(e *Env) error {
+	if c.Do != nil {
+		return c.Do(e)
+	}
+	out, code, err := e.Call("run", e.ID)
+	if err != nil {
+		return err
+	}
+	if c.Fails {
+		if code == 0 || strings.Contains(out, ranMark) {
+			return fmt.Errorf("it was run: exit status %d, output %q", code, out)
+		}
+		if strings.TrimSpace(out) == "" {
+			return fmt.Errorf("it failed without a word")
+		}
+		return nil
+	}
+	if code != c.Code {
+		return fmt.Errorf("exit status %d, want %d: %s", code, c.Code, out)
+	}
+	for _, w := range c.Want {
+		if !strings.Contains(out, w) {
+			return fmt.Errorf("no %q in %q", w, out)
+		}
+	}
+	for _, n := range c.Not {
+		if strings.Contains(out, n) {
+			return fmt.Errorf("%q in %q", n, out)
+		}
+	}
+	return nil
+}
+
+// ranMark is what the scripts of failing cases print if they are run after all.
+const ranMark = "process-was-run"

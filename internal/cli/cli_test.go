@@ -20,7 +20,7 @@ func TestNumbersInsideNamesCountByTheirValue(t *testing.T) {
 }
 
 func TestASignalAlwaysHasTheSameName(t *testing.T) {
-	for number, want := range map[unix.Signal]string{unix.SIGTERM: "TERM", unix.SIGINT: "INT", unix.SIGABRT: "ABRT", unix.SIGCHLD: "CLD", unix.SIGUSR1: "USR1"} {
+	for number, want := range map[unix.Signal]string{unix.SIGTERM: "TERM", unix.SIGINT: "INT", unix.SIGABRT: "ABRT", unix.SIGCHLD: "CHLD", unix.SIGUSR1: "USR1"} {
 		if got := signalName(number); got != want {
 			t.Errorf("%d: got %s, want %s", number, got, want)
 		}

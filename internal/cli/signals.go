@@ -37,12 +37,12 @@ func forwardSignals(ctx context.Context, api *client.Client, container string) (
 	return func() { signal.Stop(ch); close(done) }
 }
 
-// signalName is the name without SIG. Of two names for one number the shorter, and of equally long ones the first, is
-// taken, so that it is always the same.
+// signalName is the name without SIG. Of two names for one number the longer, and of equally long ones the first, is
+// taken: ABRT and CHLD, not IOT and CLD, and always the same.
 func signalName(sig os.Signal) string {
 	best := ""
 	for name, number := range mobysignal.SignalMap {
-		if number == sig && (best == "" || len(name) < len(best) || len(name) == len(best) && name < best) {
+		if number == sig && (best == "" || len(name) > len(best) || len(name) == len(best) && name < best) {
 			best = name
 		}
 	}

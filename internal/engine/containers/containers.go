@@ -94,7 +94,26 @@ type Service struct {
 	byID  map[string]*object
 	names map[string]string // name → id, also of containers being made
 	execs map[string]*execution
+	// departed are the last containers that removed themselves, by id: a
+	// client that asks for the exit of one it has just started (start, then
+	// wait) must not lose to our being fast. The oldest goes first.
+	departed      map[string]departure
+	departedOrder []string
 }
+
+// departure is what may still be asked about a container that is gone.
+type departure struct {
+	code int
+	err  string
+	at   time.Time
+}
+
+// departedKept and departedMax bound how long, and of how many containers, an
+// exit can be asked for after they removed themselves.
+const (
+	departedKept = time.Minute
+	departedMax  = 1024
+)
 
 // DefaultStopTimeout is Docker's.
 const DefaultStopTimeout = 10 * time.Second
@@ -133,6 +152,8 @@ func New(cfg Config) (*Service, error) {
 		byID:    map[string]*object{},
 		names:   map[string]string{},
 		execs:   map[string]*execution{},
+
+		departed: map[string]departure{},
 	}, nil
 }
 
@@ -231,6 +252,28 @@ func (s *Service) forget(id, name string) {
 			delete(s.execs, execID)
 		}
 	}
+}
+
+// depart remembers how a container that removes itself ended.
+func (s *Service) depart(id string, code int, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, there := s.departed[id]; !there {
+		s.departedOrder = append(s.departedOrder, id)
+	}
+	s.departed[id] = departure{code: code, err: text, at: s.cfg.Now()}
+	for len(s.departedOrder) > departedMax {
+		delete(s.departed, s.departedOrder[0])
+		s.departedOrder = s.departedOrder[1:]
+	}
+}
+
+// exitOfDeparted is the exit of a container that removed itself a moment ago.
+func (s *Service) exitOfDeparted(id string) (departure, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	d, ok := s.departed[id]
+	return d, ok && s.cfg.Now().Sub(d.at) < departedKept
 }
 
 // Counts of containers, for /info.

@@ -945,3 +945,27 @@ func (c *capture) text() string {
 	defer c.mu.Unlock()
 	return c.buf.String()
 }
+
+// A program that starts a container and only then waits for it (dockerode's
+// run) must get the exit code although the container is already gone.
+func TestTheExitOfAContainerThatRemovedItselfCanStillBeAskedFor(t *testing.T) {
+	k := containerstest.New(t)
+	k.Run(t, "web", autoRemove)
+	id := k.Launcher.Launches()[0].ID
+	k.Launcher.Monitor(id).End(7)
+	eventually(t, "removed", func() bool {
+		_, err := k.Inspect(t.Context(), id, false)
+		return errdefs.IsNotFound(err)
+	})
+	answer, err := k.Wait(t.Context(), id, containertypes.WaitConditionNotRunning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := wait(t, answer); r.StatusCode != 7 || r.Error != nil {
+		t.Errorf("wait answered %+v", r)
+	}
+	k.Clock.Move(2 * time.Minute)
+	if _, err := k.Wait(t.Context(), id, containertypes.WaitConditionNotRunning); !errdefs.IsNotFound(err) {
+		t.Errorf("wait long after: %v", err)
+	}
+}

@@ -105,6 +105,9 @@ func (s *Service) remove(ctx context.Context, o *object, volumes bool) error {
 	o.waiting = nil
 	gone := o.gone
 	o.mu.Unlock()
+	if snap.saved.HostConfig.AutoRemove && !snap.saved.StartedAt.IsZero() {
+		s.depart(o.id, snap.saved.ExitCode, snap.saved.Error)
+	}
 	s.forget(o.id, snap.name)
 	if volumes {
 		s.dropVolumes(ctx, snap.saved.Mounts)

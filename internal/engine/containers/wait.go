@@ -10,13 +10,19 @@ import (
 
 // Wait delivers one answer when the condition is met, or none (the channel is
 // closed) when ctx ends first. What happens after Wait has returned is not
-// missed.
+// missed. The exit of a container that removed itself can be asked for by its
+// full id for a minute more.
 func (s *Service) Wait(ctx context.Context, ref string, condition containertypes.WaitCondition) (<-chan containertypes.WaitResponse, error) {
+	answer := make(chan containertypes.WaitResponse, 1)
 	o, err := s.find(ref)
 	if err != nil {
+		if d, ok := s.exitOfDeparted(ref); ok {
+			answer <- waitResponse(d.code, d.err)
+			close(answer)
+			return answer, nil
+		}
 		return nil, err
 	}
-	answer := make(chan containertypes.WaitResponse, 1)
 	o.mu.Lock()
 	exit, gone := o.exit, o.gone
 	running := o.state.WireRunning()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -203,19 +204,35 @@ func TestAChildSealsItselfForNothing(t *testing.T) {
 	}
 }
 
+// BenchmarkStartToExec is the time to a child's execve, for a small and a big parent.
 func BenchmarkStartToExec(b *testing.B) {
-	exe := sealed(b)
-	null, _ := process.Null()
-	for b.Loop() {
-		p, err := (&process.Command{Exe: exe, Args: []string{"stage", "child"}, Files: []*os.File{null, null, null}}).Start()
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := p.Started(); err != nil {
-			b.Fatal(err)
-		}
-		_ = unix.Kill(p.Pid, unix.SIGKILL)
-		_, _ = unix.Wait4(p.Pid, nil, 0, nil)
-		_ = p.PidFD.Close()
+	for _, mb := range []int{0, 200} {
+		b.Run(strconv.Itoa(mb)+"MB", func(b *testing.B) {
+			ballast := make([]byte, mb<<20)
+			for i := 0; i < len(ballast); i += 4096 {
+				ballast[i] = 1
+			}
+			exe := sealed(b)
+			null, err := process.Null()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer null.Close()
+			for b.Loop() {
+				p, err := (&process.Command{Exe: exe, Args: []string{"stage", "child"}, Files: []*os.File{null, null, null}}).Start()
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := p.Started(); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				_ = unix.Kill(p.Pid, unix.SIGKILL)
+				_, _ = unix.Wait4(p.Pid, nil, 0, nil)
+				_ = p.PidFD.Close()
+				b.StartTimer()
+			}
+			runtime.KeepAlive(ballast)
+		})
 	}
 }

@@ -79,6 +79,8 @@ func Validate(s *specs.Spec, overlay bool) error {
 		return errdefs.ErrNotImplemented.WithMessage("vm: containers in virtual machines are not supported")
 	case s.Linux.IntelRdt != nil:
 		return errdefs.ErrNotImplemented.WithMessage("linux.intelRdt is not supported")
+	case len(s.Linux.NetDevices) > 0:
+		return errdefs.ErrNotImplemented.WithMessage("linux.netDevices is not supported")
 	}
 	if !overlay && (s.Root == nil || s.Root.Path == "") {
 		return invalid("root.path is empty")

@@ -76,10 +76,11 @@ func runtimeCases() []Case {
 			if err != nil {
 				return err
 			}
-			if b, err := os.ReadFile(name); err != nil || string(b) != strconv.Itoa(s.Pid) {
-				return fmt.Errorf("pid file has %q, the state %d: %v", b, s.Pid, err)
+			b, err := os.ReadFile(name)
+			if err == nil && string(b) != strconv.Itoa(s.Pid) {
+				err = fmt.Errorf("pid file has %q, the state %d", b, s.Pid)
 			}
-			return nil
+			return err
 		}},
 		{Section: "runtime.md#create", Name: "--bundle", Script: "sleep 100", Do: func(e *Env) error {
 			return first(ok(e, "create", "--bundle", e.Dir, e.ID), is(e, specs.StateCreated))

@@ -72,7 +72,9 @@ func Prepare(rt Runtime, c Case, dir, image, group string) (*Env, error) {
 	if err := os.MkdirAll(e.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("cp", "-a", image, filepath.Join(e.Dir, "rootfs")).CombinedOutput(); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "cp", "-a", image, filepath.Join(e.Dir, "rootfs")).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("copy root: %w: %s", err, out)
 	}
 	e.spec = Base(e.Cgroup)

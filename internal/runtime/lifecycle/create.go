@@ -416,8 +416,16 @@ func (k *creation) describe() {
 	}
 }
 
-// remember writes the configuration down while init is at work.
-func (k *creation) remember(context.Context) error { return k.c.saveSpec() }
+// remember writes the configuration down while init is at work, and the compiled
+// filter, which an exec from another process would have to compile again.
+func (k *creation) remember(context.Context) error {
+	if k.c.seccomp != nil {
+		if err := os.WriteFile(filepath.Join(k.c.dir, filterFile), k.c.seccomp, 0o600); err != nil {
+			return fmt.Errorf("save state of %s: %w", k.ID, err)
+		}
+	}
+	return k.c.saveSpec()
+}
 
 // compile turns a profile into the bytes that a stage attaches.
 func compile(p *specs.LinuxSeccomp) ([]byte, error) {

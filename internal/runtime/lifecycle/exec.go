@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -230,15 +231,8 @@ func (x *execution) configure(context.Context) error {
 			Scheduler: p.Scheduler, IOPriority: p.IOPriority, ExecCPUAffinity: p.ExecCPUAffinity,
 		},
 	}
-	if profile := c.spec.Linux.Seccomp; profile != nil {
-		if c.seccomp == nil {
-			filter, err := compile(profile)
-			if err != nil {
-				return err
-			}
-			c.seccomp = filter
-		}
-		config.Seccomp = c.seccomp
+	if config.Seccomp, err = c.filter(); err != nil {
+		return err
 	}
 	fds := make([]int, len(x.join))
 	for i, f := range x.join {
@@ -252,6 +246,17 @@ func (x *execution) configure(context.Context) error {
 		return x.died(err)
 	}
 	return nil
+}
+
+// filter is the container's compiled seccomp profile, nil when it has none.
+func (c *Container) filter() ([]byte, error) {
+	if c.spec.Linux.Seccomp == nil || c.seccomp != nil {
+		return c.seccomp, nil
+	}
+	if b, err := os.ReadFile(filepath.Join(c.dir, filterFile)); err == nil && len(b) > 0 {
+		return b, nil
+	}
+	return compile(c.spec.Linux.Seccomp)
 }
 
 func (x *execution) talk(ctx context.Context) error {

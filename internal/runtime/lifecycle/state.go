@@ -19,8 +19,10 @@ import (
 const (
 	stateFile = "state.json"
 	specFile  = "spec.json"
-	gateFile  = "start.fifo"
-	lockFile  = "lock"
+	// filterFile is the compiled seccomp profile; without it, it is compiled.
+	filterFile = "seccomp.bpf"
+	gateFile   = "start.fifo"
+	lockFile   = "lock"
 	// stateSchema is the number of saved's form.
 	stateSchema = 1
 )

@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// onTerminal runs a client on a terminal of 40 lines of the given width and returns everything it drew.
+// onTerminal runs a client on a terminal of 40 lines of the given width and returns everything it drew. What is typed
+// answers the first question.
 func onTerminal(t *testing.T, program string, width uint16, args string, typed string) outcome {
 	t.Helper()
 	d := newFakeDaemon(t)
@@ -29,13 +30,21 @@ func onTerminal(t *testing.T, program string, width uint16, args string, typed s
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	if typed != "" {
-		if _, err := io.WriteString(f, typed); err != nil {
-			t.Fatal(err)
+	var drawn bytes.Buffer
+	chunk := make([]byte, 4096)
+	for {
+		n, err := f.Read(chunk)
+		drawn.Write(chunk[:n])
+		if typed != "" && bytes.Contains(drawn.Bytes(), []byte("[y/N] ")) {
+			if _, err := io.WriteString(f, typed); err != nil {
+				t.Fatal(err)
+			}
+			typed = ""
+		}
+		if err != nil { // EIO: the client has gone
+			break
 		}
 	}
-	var drawn bytes.Buffer
-	_, _ = io.Copy(&drawn, f) // ends with EIO when the client has gone
 	_ = cmd.Wait()
 	o := outcome{Stdout: strings.ReplaceAll(drawn.String(), home, "HOME"), Status: cmd.ProcessState.ExitCode(), Requests: d.asked()}
 	return o.comparable(invocation{ignore: execInspects})

@@ -20,6 +20,14 @@ func (s *Server) serveControl(ctx context.Context) error {
 	defer wg.Wait()
 	for {
 		c, err := s.control.AcceptUnix()
+		if errors.Is(err, os.ErrDeadlineExceeded) { // the sockets are being handed over
+			select {
+			case <-s.accepting:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -58,8 +66,10 @@ func (s *Server) serveConn(c *table.Conn) {
 			return
 		}
 		if req.Op == table.OpQuit {
-			if err := os.Remove(s.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-				s.log.Warn("remove socket", "error", err)
+			for _, f := range []string{s.cfg.Socket, s.pidFile()} {
+				if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+					s.log.Warn("remove file", "error", err)
+				}
 			}
 			s.quit()
 			return

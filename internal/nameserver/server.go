@@ -71,7 +71,10 @@ type Server struct {
 	upstream chan struct{} // bounds concurrent questions
 
 	control *net.UnixListener
-	quit    context.CancelFunc
+	// accepting has the control socket accepted from again, when handing it
+	// over failed.
+	accepting chan struct{}
+	quit      context.CancelFunc
 }
 
 // New prepares a server; it opens nothing outside.
@@ -89,7 +92,7 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, dir: table.Dir(cfg.Table), reactor: r, cache: newCache(cfg.Now),
 		sandboxes: map[string]*sandbox{}, ports: map[portKey]*port{}, owned: map[string]map[portKey]bool{}, names: newNames(),
-		datagram: make([]byte, maxDatagram), sweep: make(chan struct{}, 1), upstream: make(chan struct{}, maxUpstream),
+		datagram: make([]byte, maxDatagram), sweep: make(chan struct{}, 1), accepting: make(chan struct{}, 1), upstream: make(chan struct{}, maxUpstream),
 	}, nil
 }
 
@@ -98,7 +101,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, s.quit = context.WithCancel(ctx)
 	defer s.quit()
-	defer s.reactor.close()
+	defer func() { _ = s.reactor.close() }() // two descriptors that nothing is written to
 
 	pred, err := s.takeOver()
 	if err != nil {
@@ -111,6 +114,9 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			return err
 		}
+	}
+	if err := s.writePid(); err != nil {
+		return err
 	}
 	s.loadTable()
 	if pred != nil {
@@ -152,7 +158,7 @@ func (s *Server) listen() error {
 		return err
 	}
 	if err := os.Chmod(s.cfg.Socket, 0o600); err != nil {
-		l.Close()
+		_ = l.Close()
 		return err
 	}
 	// A successor has the socket too; only a quit removes the file.

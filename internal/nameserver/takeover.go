@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +23,16 @@ func (s *Server) handOver(c *table.Conn) bool {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
 	s.reactor.pause()
-	err := s.sendSockets(c)
+	// Nor does anybody accept here any more: the control socket is the
+	// successor's too.
+	if err := s.control.SetDeadline(time.Unix(1, 0)); err != nil {
+		s.log.Warn("stop accepting", "error", err)
+	}
+	// A successor that gets stuck must not keep us silent for long.
+	err := c.SetDeadline(time.Now().Add(readyTimeout))
+	if err == nil {
+		err = s.sendSockets(c)
+	}
 	if err == nil {
 		var req table.Request
 		var fds []int
@@ -35,6 +45,10 @@ func (s *Server) handOver(c *table.Conn) bool {
 	if err != nil {
 		s.log.Error("hand over to successor", "error", err)
 		s.reactor.unpause()
+		if err := s.control.SetDeadline(time.Time{}); err != nil {
+			s.log.Warn("accept again", "error", err)
+		}
+		s.accepting <- struct{}{}
 		return false
 	}
 	s.log.Info("handed over to successor")
@@ -97,31 +111,100 @@ func (s *Server) takeOver() (*table.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Send(table.Request{Op: table.OpTakeOver}); err != nil {
+	got, err := receiveSockets(c)
+	if err != nil {
+		c.Close()
+		got.close()
+		s.log.Error("the running netd does not hand over; end it", "error", err)
+		if err := s.endPredecessor(); err != nil {
+			return nil, err
+		}
+		return nil, nil
+	}
+	if err := s.inherit(got); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	got := inherited{}
+	return c, nil
+}
+
+// receiveSockets asks the predecessor for everything. A predecessor that is
+// stuck gets a few seconds.
+func receiveSockets(c *table.Conn) (got inherited, err error) {
+	if err := c.SetDeadline(time.Now().Add(takeOverTimeout)); err != nil {
+		return got, err
+	}
+	if err := c.Send(table.Request{Op: table.OpTakeOver}); err != nil {
+		return got, err
+	}
 	for {
 		var reply table.Reply
 		fds, err := c.Receive(&reply)
 		if err == nil && len(fds) != len(reply.Items) {
 			err = fmt.Errorf("%d sockets for %d items", len(fds), len(reply.Items))
 		}
+		if err == nil && len(reply.Items) == 0 {
+			err = fmt.Errorf("no sockets: %s", reply.Error)
+		}
 		if err != nil {
 			closeAll(fds)
-			return nil, errors.Join(err, c.Close())
+			return got, err
 		}
 		for i, item := range reply.Items {
 			got.add(item, fds[i])
 		}
 		if !reply.More {
-			break
+			return got, nil
 		}
 	}
-	if err := s.inherit(got); err != nil {
-		return nil, errors.Join(err, c.Close())
+}
+
+// readyTimeout is how long a successor may take to serve the table.
+const readyTimeout = 10 * time.Second
+
+// takeOverTimeout is far more than the two milliseconds that handing over
+// takes; the daemon waits longer than that for us.
+const takeOverTimeout = 5 * time.Second
+
+// pidFile tells who listens on the socket: its number and start time. The
+// socket itself does not: it names the process that made it, which may be a
+// predecessor of the predecessor.
+func (s *Server) pidFile() string { return s.cfg.Socket + ".pid" }
+
+func (s *Server) writePid() error {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return err
 	}
-	return c, nil
+	return os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", os.Getpid(), start), 0o600)
+}
+
+// endPredecessor kills a netd that listens on our socket and does not answer.
+func (s *Server) endPredecessor() error {
+	data, err := os.ReadFile(s.pidFile())
+	if err != nil {
+		return fmt.Errorf("find the netd that is stuck: %w", err)
+	}
+	var pid int
+	var start uint64
+	if _, err := fmt.Sscan(string(data), &pid, &start); err != nil {
+		return fmt.Errorf("find the netd that is stuck: %w", err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("end netd %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	if now, err := startTime(pid); err != nil || now != start {
+		return nil // the number belongs to another process by now
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("end netd %d: %w", pid, err)
+	}
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(takeOverTimeout/time.Millisecond))
+	return err
 }
 
 // inherited are the sockets of a predecessor.
@@ -132,6 +215,24 @@ type inherited struct {
 	servers  map[string]*[3]int // namespace, udp, tcp
 }
 
+func (g inherited) close() {
+	if g.ports == nil {
+		return
+	}
+	unix.Close(g.control)
+	for _, h := range g.ports {
+		unix.Close(h.fd)
+	}
+	for _, list := range g.sessions {
+		for _, h := range list {
+			unix.Close(h.fd)
+		}
+	}
+	for _, fds := range g.servers {
+		closeAll(valid(fds[:]...))
+	}
+}
+
 type heir struct {
 	item table.Item
 	fd   int
@@ -139,6 +240,7 @@ type heir struct {
 
 func (g *inherited) add(item table.Item, fd int) {
 	if g.ports == nil {
+		g.control = -1
 		g.ports, g.sessions, g.servers = map[portKey]heir{}, map[portKey][]heir{}, map[string]*[3]int{}
 	}
 	server := func(i int) {

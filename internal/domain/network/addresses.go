@@ -101,6 +101,17 @@ func (a *Addresses) Drain(addr netip.Addr) {
 	}
 }
 
+// Reclaim takes an address back that is draining, for the container that had
+// it; false when it is not draining any more.
+func (a *Addresses) Reclaim(addr netip.Addr) bool {
+	if a.used[addr] != draining {
+		return false
+	}
+	a.used[addr] = held
+	a.draining--
+	return true
+}
+
 // Release makes an address free. Reserved addresses stay; releasing one that
 // is free is no error, so undoing may be repeated.
 func (a *Addresses) Release(addr netip.Addr) {

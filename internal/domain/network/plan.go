@@ -21,6 +21,9 @@ type Bridge struct {
 	IPv6 bool
 	// Isolated: its containers do not reach each other (icc off).
 	Isolated bool
+	// Ports are interfaces of running containers that belong to it; they are
+	// put back when somebody removed the device.
+	Ports []string
 	// Localnet lets packets of 127.0.0.1 through to published ports.
 	Localnet bool
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	containertypes "github.com/moby/moby/api/types/container"
@@ -57,7 +58,7 @@ func (s *Service) Close(ctx context.Context, containerID string) error {
 	s.releasePorts(sb.att.Ports)
 	for _, ep := range sb.att.Endpoints {
 		if ep.HostLink != "" {
-			s.drain(ep)
+			s.drain(containerID, ep)
 		}
 	}
 	s.letGo(sb)
@@ -75,21 +76,56 @@ const reapAfter = time.Second
 
 // drained is a link that should vanish.
 type drained struct {
-	ep    network.Endpoint
-	since time.Time
+	container string
+	ep        network.Endpoint
+	since     time.Time
 }
 
 // drain marks the addresses of an endpoint and has the reaper look after its
 // link.
-func (s *Service) drain(ep network.Endpoint) {
+func (s *Service) drain(containerID string, ep network.Endpoint) {
 	s.release(ep, true)
 	s.drainMu.Lock()
-	s.draining[ep.HostLink] = drained{ep: ep, since: s.cfg.Now()}
+	s.draining[ep.HostLink] = drained{container: containerID, ep: ep, since: s.cfg.Now()}
 	s.drainMu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// reclaim gives a container that is started again at once the addresses it just
+// had, though their link still stands: the link is cut off, so that nothing of
+// the old sandbox can answer any more, and its end frees nothing.
+func (s *Service) reclaim(ctx context.Context, containerID string, n *netState) (addr4, addr6 netip.Addr, ok bool) {
+	s.drainMu.Lock()
+	name := ""
+	var d drained
+	for link, one := range s.draining {
+		if one.container == containerID && one.ep.NetworkID == n.rec.ID {
+			name, d = link, one
+		}
+	}
+	if name == "" {
+		s.drainMu.Unlock()
+		return netip.Addr{}, netip.Addr{}, false
+	}
+	s.draining[name] = drained{since: d.since} // reaped, but it frees nothing
+	s.drainMu.Unlock()
+	if err := s.cfg.Driver.CutLink(ctx, name); err != nil {
+		s.cfg.Logger.Warn("cut link", "link", name, "error", err)
+		s.release(d.ep, false)
+		return netip.Addr{}, netip.Addr{}, false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if d.ep.IPv4.IsValid() && n.addr4 != nil && n.addr4.Reclaim(d.ep.IPv4.Addr()) {
+		addr4, ok = d.ep.IPv4.Addr(), true
+	}
+	if d.ep.IPv6.IsValid() && n.addr6 != nil && n.addr6.Reclaim(d.ep.IPv6.Addr()) {
+		addr6, ok = d.ep.IPv6.Addr(), true
+	}
+	return addr4, addr6, ok
 }
 
 // linkGone frees the addresses of a link that the kernel removed.

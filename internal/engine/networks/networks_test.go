@@ -65,6 +65,7 @@ func (w *world) OpenSandbox(_ context.Context, p network.SandboxPlan) (network.H
 }
 func (w *world) Links(context.Context, string) ([]string, error)      { return nil, nil }
 func (w *world) RemoveLink(_ context.Context, n string) error         { return w.do("nolink") }
+func (w *world) CutLink(context.Context, string) error                { return w.do("cut") }
 func (w *world) WatchLinks(ctx context.Context, _ func(string)) error { <-ctx.Done(); return nil }
 func (w *world) Apply(_ context.Context, r network.Ruleset) (string, error) {
 	return "", w.do("rules %d ports", len(r.Ports))
@@ -396,5 +397,36 @@ func TestListFilters(t *testing.T) {
 	}
 	if _, err := s.List(t.Context(), ListOptions{Filters: map[string][]string{"color": {"red"}}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("a filter that does not exist: %v", err)
+	}
+}
+
+func TestRestartedContainerKeepsItsAddress(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	first, err := s.Open(t.Context(), request(one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := s.Close(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+		again, err := s.Open(t.Context(), request(one))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := again.Attachment.Endpoints[0].IPv4, first.Attachment.Endpoints[0].IPv4; got != want {
+			t.Errorf("address %s, before the restart %s", got, want)
+		}
+		// The old link's end must not free what is in use again.
+		s.linkGone(first.Attachment.Endpoints[0].HostLink)
+		other, err := s.Open(t.Context(), request(s.cfg.NewID()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other.Attachment.Endpoints[0].IPv4 == again.Attachment.Endpoints[0].IPv4 {
+			t.Errorf("address %s was given out twice", other.Attachment.Endpoints[0].IPv4)
+		}
+		first = again
 	}
 }

@@ -160,7 +160,7 @@ func asked(req SandboxRequest, n *netState) *networktypes.EndpointSettings {
 }
 
 func (s *Service) wantedPorts(req SandboxRequest) ([]network.WantedPort, error) {
-	return network.WantedPorts(req.Exposed, req.Bindings, req.PublishAll, s.cfg.Default.HostIP, s.cfg.Host.IPv6())
+	return network.WantedPorts(req.Exposed, req.Bindings, req.PublishAll, s.cfg.Default.HostIP, s.ipv6)
 }
 
 // Open makes the sandbox of a container: addresses and ports are decided,
@@ -374,7 +374,11 @@ func (s *Service) newEndpoint(ctx context.Context, req SandboxRequest, n *netSta
 	deadline := time.NewTimer(drainWait)
 	defer deadline.Stop()
 	var addr4, addr6 netip.Addr
-	for {
+	reclaimed := false
+	if !want4.IsValid() && !want6.IsValid() {
+		addr4, addr6, reclaimed = s.reclaim(ctx, req.ContainerID, n)
+	}
+	for !reclaimed {
 		n.mu.Lock()
 		var err error
 		addr4, addr6, err = n.allocate(want4, want6)
@@ -394,7 +398,7 @@ func (s *Service) newEndpoint(ctx context.Context, req SandboxRequest, n *netSta
 			return network.Endpoint{}, network.Interface{}, ctx.Err()
 		}
 	}
-	mac := ""
+	var mac string
 	switch {
 	case ask != nil && len(ask.MacAddress) > 0:
 		mac = ask.MacAddress.String()
@@ -580,7 +584,7 @@ func (s *Service) files(req SandboxRequest, sb *sandbox, nets []*netState) (*San
 	}
 	return &Sandbox{
 		// Docker writes the IPv6 lines for every sandbox that may have ::1.
-		Hosts:      network.HostsFile{IPv6: s.cfg.Host.IPv6(), Extra: extra, Addrs: addrs, Hostname: hostname, Domainname: req.Domainname}.Bytes(),
+		Hosts:      network.HostsFile{IPv6: s.ipv6, Extra: extra, Addrs: addrs, Hostname: hostname, Domainname: req.Domainname}.Bytes(),
 		ResolvConf: resolver.File.Bytes(),
 		Hostname:   []byte(hostname + "\n"),
 		Attachment: sb.att,

@@ -29,6 +29,9 @@ type Driver interface {
 	// RemoveLink removes an interface; one that is not there is no error. It
 	// takes the kernel 10 to 30 ms.
 	RemoveLink(ctx context.Context, name string) error
+	// CutLink stops all traffic of an interface at once; one that is not there
+	// is no error.
+	CutLink(ctx context.Context, name string) error
 	// WatchLinks calls removed with the name of every interface that the
 	// kernel removes, and with "" when some may have been missed, until ctx is
 	// done.

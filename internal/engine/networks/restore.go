@@ -306,10 +306,20 @@ func (s *Service) bridges() []*netState {
 }
 
 func (s *Service) bridgePlan(n *netState) network.Bridge {
+	var ports []string
+	s.mu.Lock()
+	for _, sb := range s.sandboxes {
+		for _, ep := range sb.att.Endpoints {
+			if ep.NetworkID == n.rec.ID && ep.HostLink != "" {
+				ports = append(ports, ep.HostLink)
+			}
+		}
+	}
+	s.mu.Unlock()
 	return network.Bridge{
 		Device: n.rec.Device, Foreign: s.cfg.Default.Foreign && n.rec.Name == network.BridgeName,
 		Addrs: n.bridgeAddrs, MTU: n.mtu, IPv6: n.addr6 != nil, Localnet: n.addr4 != nil,
-		Isolated: !n.icc,
+		Isolated: !n.icc, Ports: ports,
 	}
 }
 

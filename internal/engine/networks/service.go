@@ -105,6 +105,8 @@ type ListOptions struct {
 // Service is safe for concurrent use.
 type Service struct {
 	cfg Config
+	// ipv6: the host has it.
+	ipv6 bool
 
 	mu        sync.Mutex
 	networks  map[string]*netState // by id
@@ -130,7 +132,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	first, last, excluded := cfg.Host.PortRange()
 	return &Service{
-		cfg: cfg, networks: map[string]*netState{}, sandboxes: map[string]*sandbox{},
+		cfg: cfg, ipv6: cfg.Host.IPv6(), networks: map[string]*netState{}, sandboxes: map[string]*sandbox{},
 		ports: network.NewPortTable(first, last, excluded...), draining: map[string]drained{}, wake: make(chan struct{}, 1),
 	}, nil
 }

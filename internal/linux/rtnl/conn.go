@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -76,7 +77,27 @@ type Link struct {
 	Name, Kind    string
 	MTU           int
 	Up            bool
-	Addr          net.HardwareAddr
+	// Oper is the state that decides whether packets pass (RFC 2863), 6 is up.
+	Oper uint8
+	// PortState of a bridge's port (linux/if_bridge.h), 3 is forwarding.
+	PortState uint8
+	Addr      net.HardwareAddr
+}
+
+// operUp is IF_OPER_UP, forwarding BR_STATE_FORWARDING.
+const (
+	operUp     = 6
+	forwarding = 3
+)
+
+// Passing reports whether the kernel lets packets pass the interface. A bridge
+// that never had a port is in state unknown and passes.
+func (l Link) Passing() bool {
+	const unknown = 0 // IF_OPER_UNKNOWN
+	if l.Kind == "bridge" && l.Oper == unknown {
+		return true
+	}
+	return l.Oper == operUp && (l.Master == 0 || l.PortState == forwarding)
 }
 
 func parseLink(data []byte) (Link, error) {
@@ -94,6 +115,8 @@ func parseLink(data []byte) (Link, error) {
 			l.MTU = int(nl.NativeEndian().Uint32(a.Value))
 		case unix.IFLA_MASTER:
 			l.Master = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.IFLA_OPERSTATE:
+			l.Oper = a.Value[0]
 		case unix.IFLA_ADDRESS:
 			l.Addr = net.HardwareAddr(a.Value)
 		case unix.IFLA_LINKINFO:
@@ -102,8 +125,19 @@ func parseLink(data []byte) (Link, error) {
 				return Link{}, fmt.Errorf("parse link: %w", err)
 			}
 			for _, i := range infos {
-				if i.Attr.Type == nl.IFLA_INFO_KIND {
+				switch i.Attr.Type &^ unix.NLA_F_NESTED {
+				case nl.IFLA_INFO_KIND:
 					l.Kind = strings.TrimRight(string(i.Value), "\x00")
+				case nl.IFLA_INFO_SLAVE_DATA:
+					port, err := nl.ParseRouteAttr(i.Value)
+					if err != nil {
+						return Link{}, fmt.Errorf("parse link: %w", err)
+					}
+					for _, p := range port {
+						if p.Attr.Type == nl.IFLA_BRPORT_STATE {
+							l.PortState = p.Value[0]
+						}
+					}
 				}
 			}
 		}
@@ -143,7 +177,7 @@ func (c *Conn) Links() ([]Link, error) {
 	return links, nil
 }
 
-// info is a message about an interface: up, down or as it is (up nil).
+// info is a message about an interface, to switch it on or to leave it as it is.
 func info(index int, up bool) *nl.IfInfomsg {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
@@ -190,7 +224,7 @@ func (c *Conn) AddVeth(v Veth) error {
 	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
 	peer := kind.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
-	peer.AddChild(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	peer.AddChild(info(0, false))
 	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(v.Peer))
 	peer.AddRtAttr(unix.IFLA_MTU, mtu)
 	peer.AddRtAttr(unix.IFLA_ADDRESS, v.PeerMAC)
@@ -217,6 +251,27 @@ func (c *Conn) SetUp(index int) error {
 	return nil
 }
 
+// WaitUp returns when packets pass an interface whose other end was switched on
+// just now, or after a twentieth of a second. The kernel notices the carrier in
+// a worker of its own; until then a bridge does not forward to the port and
+// what is sent is lost, for example the first ARP request, which is repeated a
+// second later. Since Linux 6.8 asking for the link makes the kernel catch up at
+// once; older ones need some hundred microseconds.
+func (c *Conn) WaitUp(name string) error {
+	const pause = 200 * time.Microsecond
+	for range 50 * time.Millisecond / pause {
+		l, err := c.Link(name)
+		if err != nil {
+			return err
+		}
+		if l.Passing() {
+			return nil
+		}
+		time.Sleep(pause)
+	}
+	return nil
+}
+
 // SetMTU changes an interface's MTU.
 func (c *Conn) SetMTU(index, mtu int) error {
 	if _, err := c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, info(index, false), nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))); err != nil {
@@ -229,21 +284,61 @@ func (c *Conn) SetMTU(index, mtu int) error {
 // Nothing passes between two isolated ports (Linux 4.18); a hairpin port gets
 // back what it sent, if the bridge says that its destination is behind it.
 func (c *Conn) SetPort(name string, isolated, hairpin bool) error {
-	flag := func(on bool) []byte {
-		if on {
-			return []byte{1}
-		}
-		return []byte{0}
+	return c.port(name, func(data *nl.RtAttr) {
+		data.AddRtAttr(nl.IFLA_BRPORT_MODE, flag(hairpin))
+		data.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, flag(isolated))
+	})
+}
+
+// DisablePort cuts a bridge port off at once: nothing goes in or out any more,
+// and the bridge forgets which addresses were behind it. Taking the interface
+// out of the bridge, or down, makes the kernel wait for all its processors.
+// IsGone when there is no such interface.
+func (c *Conn) DisablePort(name string) error {
+	link, err := c.Link(name)
+	if err != nil {
+		return err
 	}
+	// Not through SetPort's kind of message: what that changes is announced in
+	// a way that has the bridge enable the port again.
+	const disabled = 0 // BR_STATE_DISABLED
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(link.Index)
+	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	port.AddRtAttr(nl.IFLA_BRPORT_STATE, []byte{disabled})
+	port.AddRtAttr(nl.IFLA_BRPORT_FLUSH, nil)
+	if _, err := c.request(unix.RTM_SETLINK, unix.NLM_F_ACK, 0, msg, port); err != nil {
+		return fmt.Errorf("disable bridge port %s: %w", name, err)
+	}
+	return nil
+}
+
+func flag(on bool) []byte {
+	if on {
+		return []byte{1}
+	}
+	return []byte{0}
+}
+
+func (c *Conn) port(name string, fill func(*nl.RtAttr)) error {
 	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	kind.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-	port := kind.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
-	port.AddRtAttr(nl.IFLA_BRPORT_MODE, flag(hairpin))
-	port.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, flag(isolated))
+	fill(kind.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil))
 	_, err := c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), kind)
 	if err != nil {
 		return fmt.Errorf("set up bridge port %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetMaster makes an interface a port of a bridge. IsGone when there is no such
+// interface.
+func (c *Conn) SetMaster(name string, bridge int) error {
+	_, err := c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	if err != nil {
+		return fmt.Errorf("make %s a port of bridge %d: %w", name, bridge, err)
 	}
 	return nil
 }
@@ -382,13 +477,15 @@ func (c *Conn) Routes() ([]netip.Prefix, error) {
 	return routes, nil
 }
 
-// ForgetNeighbor removes what the host knows about an address behind an
-// interface; nothing known is no error.
-func (c *Conn) ForgetNeighbor(index int, addr netip.Addr) error {
-	msg := &netlink.Ndmsg{Family: uint8(family(addr)), Index: uint32(index)}
-	_, err := c.request(unix.RTM_DELNEIGH, unix.NLM_F_ACK, 0, msg, nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("forget neighbour %s: %w", addr, err)
+// SetNeighbor tells the host which MAC address an address behind an interface
+// has. What waits for that address is sent at once; the kernel verifies the
+// entry as it does every one (state STALE).
+func (c *Conn) SetNeighbor(index int, addr netip.Addr, mac net.HardwareAddr) error {
+	msg := &netlink.Ndmsg{Family: uint8(family(addr)), Index: uint32(index), State: unix.NUD_STALE}
+	_, err := c.request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, 0, msg,
+		nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()), nl.NewRtAttr(unix.NDA_LLADDR, mac))
+	if err != nil {
+		return fmt.Errorf("set neighbor %s: %w", addr, err)
 	}
 	return nil
 }

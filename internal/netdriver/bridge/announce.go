@@ -8,8 +8,6 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/orlop/orlop/internal/linux/rtnl"
 )
 
 // announcer tells the machines on a bridge which MAC address an address has
@@ -31,14 +29,12 @@ func newAnnouncer() (*announcer, error) {
 func (a *announcer) close() error { return unix.Close(a.fd) }
 
 // announce sends gratuitous ARP (RFC 5944 section 4.6) to everybody on the bridge
-// in the container's name, and has the host forget what it knew itself. A
-// neighbor that knew the address's previous owner would otherwise send to
+// in the container's name. A neighbor that knew the address's previous owner would otherwise send to
 // nobody until its cache is out of date. IPv6 neighbors find out by
 // themselves within five seconds.
-func (a *announcer) announce(host *rtnl.Conn, bridge int, mac net.HardwareAddr, addrs []netip.Prefix) error {
+func (a *announcer) announce(bridge int, mac net.HardwareAddr, addrs []netip.Prefix) error {
 	var errs []error
 	for _, p := range addrs {
-		errs = append(errs, host.ForgetNeighbor(bridge, p.Addr()))
 		if !p.Addr().Is4() {
 			continue
 		}

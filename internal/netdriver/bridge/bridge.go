@@ -168,6 +168,12 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 	}
 	isolated, hairpin := portFlags(b.Isolated, bridgeFiltered())
 	for _, l := range links {
+		if l.Master != link.Index && slices.Contains(b.Ports, l.Name) {
+			if err := c.SetMaster(l.Name, link.Index); err != nil && !rtnl.IsGone(err) {
+				return err
+			}
+			l.Master = link.Index
+		}
 		if l.Master == link.Index && l.Kind == "veth" {
 			if err := c.SetPort(l.Name, isolated, hairpin); err != nil && !rtnl.IsGone(err) {
 				return err
@@ -177,13 +183,13 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 	return nil
 }
 
-// portFlags decides how a port of the bridge treats its neighbours; wanted says
+// portFlags decides how a port of the bridge treats its neighbors; wanted says
 // that containers must not reach each other, filtered that
 // bridge-nf-call-iptables is on.
 //
 // Without bridge-nf-call-iptables, frames between two ports never see the
 // firewall, so the bridge has to isolate them itself; a container that uses a
-// published port of its neighbour goes through the host and is not affected.
+// published port of its neighbor goes through the host and is not affected.
 // With it, the firewall sees the frames and decides, and a published port is
 // translated inside the bridge: the frame then goes directly to its port, even
 // back to the one it came from, which only a hairpin port allows.
@@ -243,6 +249,17 @@ func (d *Driver) RemoveLink(_ context.Context, name string) error {
 		return err
 	}
 	return nil
+}
+
+// CutLink stops all traffic of a container's interface at once; one that is not
+// there is no error.
+func (d *Driver) CutLink(ctx context.Context, name string) error {
+	return d.with(ctx, func(c *rtnl.Conn) error {
+		if err := c.DisablePort(name); err != nil && !rtnl.IsGone(err) {
+			return err
+		}
+		return nil
+	})
 }
 
 // Links lists the veths on a bridge.
@@ -315,10 +332,20 @@ func (d *Driver) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inte
 	if err != nil {
 		return errdefs.ErrInvalidArgument.WithMessage("invalid MAC address " + itf.MAC)
 	}
+	// What a new interface inherits: without an IPv6 address it gets no
+	// link-local one either, and it never listens to router advertisements.
+	ipv6 := slices.ContainsFunc(itf.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	name, value, usual := "disable_ipv6", 1, 0
+	if ipv6 {
+		name, value, usual = "accept_ra", 0, 1
+	}
+	if err := setSysctl("ipv6", "default", name, value); err != nil {
+		return err
+	}
 	err = host.AddVeth(rtnl.Veth{
 		Name: itf.HostLink, Master: bridge.Index, MTU: itf.MTU, Peer: itf.InnerLink, PeerMAC: mac, PeerNS: ns.Fd(),
 	})
-	if err != nil {
+	if err := errors.Join(err, setSysctl("ipv6", "default", name, usual)); err != nil {
 		return err
 	}
 	if isolated, hairpin := portFlags(itf.Isolated, filtered); isolated || hairpin {
@@ -328,18 +355,6 @@ func (d *Driver) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inte
 	}
 	link, err := inside.Link(itf.InnerLink)
 	if err != nil {
-		return err
-	}
-	ipv6 := slices.ContainsFunc(itf.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
-	if !ipv6 {
-		// Before the interface is up, or it would get a link-local address.
-		if err := setSysctl("ipv6", itf.InnerLink, "disable_ipv6", 1); err != nil {
-			return err
-		}
-	} else if err := errors.Join(
-		setSysctl("ipv6", itf.InnerLink, "disable_ipv6", 0),
-		setSysctl("ipv6", itf.InnerLink, "accept_ra", 0),
-	); err != nil {
 		return err
 	}
 	for _, p := range itf.Addrs {
@@ -357,8 +372,25 @@ func (d *Driver) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inte
 			}
 		}
 	}
+	if err := host.WaitUp(itf.HostLink); err != nil {
+		return err
+	}
+	// A bridge without ports has no carrier either.
+	if !bridge.Passing() {
+		if err := host.WaitUp(itf.Bridge); err != nil {
+			return err
+		}
+	}
+	// The host need not ask, and does not go on waiting for an answer that was
+	// lost while the address belonged to nobody: clients that keep knocking at
+	// a published port would have to wait for the next second.
+	for _, p := range itf.Addrs {
+		if err := host.SetNeighbor(bridge.Index, p.Addr(), mac); err != nil {
+			return err
+		}
+	}
 	if itf.Announce {
-		return d.arp.announce(host, bridge.Index, mac, itf.Addrs)
+		return d.arp.announce(bridge.Index, mac, itf.Addrs)
 	}
 	return nil
 }

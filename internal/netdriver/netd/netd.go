@@ -153,6 +153,9 @@ func (c *Client) adopt(conn *table.Conn) {
 
 func (c *Client) disconnect() {
 	if c.conn != nil {
+		// Shut down, not only closed: the supervisor has a copy of it.
+		_ = c.conn.CloseRead()
+		_ = c.conn.CloseWrite()
 		c.conn.Close()
 		c.conn = nil
 		close(c.lost)
@@ -194,7 +197,8 @@ func (c *Client) start(ctx context.Context) error {
 	if c.cfg.Debug {
 		args = append(args, "--debug")
 	}
-	cmd := exec.Command(c.cfg.Program, args...)
+	// It outlives the context; waiting for it to serve is what ctx bounds.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), c.cfg.Program, args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = readyWrite, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
@@ -370,7 +374,7 @@ func (c *Client) Run(ctx context.Context) error {
 	pause := minPause
 	for {
 		c.mu.Lock()
-		lost, conn, quit := c.lost, c.conn, c.quit
+		lost, conn := c.lost, c.conn
 		c.mu.Unlock()
 		if conn != nil {
 			select {
@@ -384,7 +388,7 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		c.mu.Lock()
-		quit = c.quit
+		quit := c.quit
 		var err error
 		switch {
 		case quit:

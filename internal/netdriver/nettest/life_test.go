@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/engine/networks"
 	"github.com/orlop/orlop/internal/linux/netns"
+	"github.com/orlop/orlop/internal/linux/nft"
+	"github.com/orlop/orlop/internal/linux/rtnl"
 	"github.com/orlop/orlop/internal/nameserver/table"
 	"github.com/orlop/orlop/internal/netdriver/nettest"
 )
@@ -577,4 +580,135 @@ func TestContainerThatEndsWithoutTheDaemonLetsGoOfItsNamespace(t *testing.T) {
 		t.Errorf("the daemon knows that the container ended, its port is still reserved: %v", err)
 	}
 	e.finish()
+}
+
+func TestNetdThatIsStuckIsReplaced(t *testing.T) {
+	e := names(t)
+	b := e.run("web", ":8080:80/tcp")
+	nettest.Serve(t, b.ns, "web", 80)
+	stuck := hello(t, e).Pid
+	e.die()
+	must(t, syscall.Kill(stuck, syscall.SIGSTOP))
+	// The daemon's question is in the socket's queue for ever.
+	e = start(t, e, func(c *networks.Config) { c.Host = machine{c.Host.(machine).Host, "nameserver 127.0.0.1\n"} },
+		networks.LiveSandbox{Attachment: b.Attachment})
+	if now := hello(t, e).Pid; now == stuck {
+		t.Errorf("netd %d was not replaced", now)
+	}
+	if got, err := nettest.Ask(nil, "tcp", "[::1]:8080"); err != nil || got.Server != "web" {
+		t.Errorf("[::1]: %v %v", got, err)
+	}
+	e.close(b)
+	b.Release()
+	must(t, os.Truncate(filepath.Join(e.dir, "netd", "netd.log"), 0)) // it says what happened
+	e.finish()
+}
+
+func TestRestoreRepairsWhatOthersRemoved(t *testing.T) {
+	w := nettest.NewWorld(t)
+	e := start(t, nil, nil)
+	b := e.run("web", ":8080:80/tcp")
+	nettest.Serve(t, b.ns, "web", 80)
+	e.die()
+	c, err := rtnl.Open()
+	must(t, err)
+	defer c.Close()
+	must(t, c.Delete("orlop0"))
+	rules, err := nft.Open()
+	must(t, err)
+	defer rules.Close()
+	must(t, rules.Remove(e.name))
+	if _, err := nettest.Silent(w.Outside, "tcp", w.Host.String()+":8080"); err == nil {
+		t.Fatal("an answer without bridge and rules")
+	}
+	e = start(t, e, nil, networks.LiveSandbox{Attachment: b.Attachment})
+	for _, ns := range []*netns.NS{w.Outside, nil} {
+		if got, err := nettest.Ask(ns, "tcp", w.Host.String()+":8080"); err != nil || got.Server != "web" {
+			t.Errorf("after the restart: %v %v", got, err)
+		}
+	}
+	e.close(b)
+	b.Release()
+	e.finish()
+}
+
+// TestNextOwnerOfAnAddressIsReachedAtOnce has clients that know the MAC address
+// of the one before.
+func TestNextOwnerOfAnAddressIsReachedAtOnce(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	peer := e.run("peer")
+	defer e.close(peer)
+	for i, mac := range []string{"", "02:00:00:00:00:07", "02:00:00:00:00:08", ""} {
+		name := fmt.Sprint("owner", i)
+		b, err := e.open(networks.SandboxRequest{ContainerID: fmt.Sprintf("%064d", 1), Name: name, MacAddress: mac})
+		must(t, err)
+		if want := "172.17.0.3"; b.ip.String() != want {
+			t.Errorf("address %s, want %s", b.ip, want)
+		}
+		stop := nettest.Serve(t, b.ns, name, 80)
+		for who, ns := range map[string]*netns.NS{"host": nil, "another container": peer.ns} {
+			got, err := nettest.Silent(ns, "tcp", b.ip.String()+":80")
+			if err != nil || got.Server != name {
+				t.Errorf("%s asks %s: %v %v", who, name, got, err)
+			}
+		}
+		stop()
+		e.close(b)
+	}
+}
+
+func TestFirewallChangesMayBeRepeated(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, nil)
+	defer e.finish()
+	var ports []network.Binding
+	for i := range 1200 {
+		ports = append(ports, network.Binding{
+			Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: uint16(10000 + i), ContainerIP: netip.MustParseAddr("172.17.0.2"), ContainerPort: uint16(i + 1),
+		})
+	}
+	moved := make([]network.Binding, len(ports))
+	for i, p := range ports {
+		p.ContainerIP = netip.MustParseAddr("172.17.0.3")
+		moved[i] = p
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want int
+	}{
+		{"publish", func() error { return e.rules.Publish(t.Context(), ports) }, 1200},
+		{"publish again", func() error { return e.rules.Publish(t.Context(), ports) }, 1200},
+		{"unpublish half", func() error { return e.rules.Unpublish(t.Context(), ports[:600]) }, 600},
+		{"unpublish all", func() error { return e.rules.Unpublish(t.Context(), ports) }, 0},
+		{"unpublish again", func() error { return e.rules.Unpublish(t.Context(), ports) }, 0},
+		{"publish", func() error { return e.rules.Publish(t.Context(), ports) }, 1200},
+		{"give to another container", func() error { return e.rules.Publish(t.Context(), moved) }, 1200},
+		{"unpublish", func() error { return e.rules.Unpublish(t.Context(), moved) }, 0},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		if got := e.elements(); got != step.want {
+			t.Fatalf("%s: %d elements, want %d", step.what, got, step.want)
+		}
+	}
+}
+
+func TestFirstPacketOfASandboxArrives(t *testing.T) {
+	nettest.Need(t)
+	for range 20 {
+		e := start(t, nil, nil)
+		b := e.run("web")
+		stop := nettest.Serve(t, b.ns, "web", 80)
+		// A lost ARP request would be repeated after a second.
+		if _, err := nettest.Silent(nil, "tcp", b.ip.String()+":80"); err != nil {
+			t.Error(err)
+		}
+		stop()
+		e.close(b)
+		e.finish()
+	}
 }

@@ -179,3 +179,61 @@ func TestGroupsAreReadFromTheirFile(t *testing.T) {
 		}
 	}
 }
+
+func TestOutputWaitsForTheHeadToBeRead(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial := func() (net.Conn, net.Conn) {
+		client, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client, server
+	}
+	client, server := dial()
+	defer client.Close()
+	defer server.Close()
+	awaitTaken(server) // nothing was written
+	if _, err := io.WriteString(server, "head"); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := server.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !untaken(raw) {
+		t.Fatal("an unread head was taken for a read one")
+	}
+	// The client of the test reads as docker-py does: as much as there is.
+	sent := make(chan error, 1)
+	go func() {
+		awaitTaken(server)
+		_, err := io.WriteString(server, "output")
+		sent <- err
+	}()
+	buf := make([]byte, 64)
+	for _, want := range []string{"head", "output"} {
+		n, err := client.Read(buf)
+		if err != nil || string(buf[:n]) != want {
+			t.Fatalf("read %q, %v instead of %q", buf[:n], err, want)
+		}
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+
+	client, server = dial()
+	defer server.Close()
+	if _, err := io.WriteString(server, "head"); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	awaitTaken(server) // returns: nobody is there to read
+}

@@ -231,6 +231,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		Product: "Orlop", Version: version.Version, MinVersion: c.MinAPIVersion, Experimental: c.Experimental,
 		BuilderVersion: "2",
 		Hangup:         watcher.watch,
+		Taken:          awaitTaken,
 		Logger:         log, Now: now,
 	})
 	if err != nil {

@@ -57,6 +57,10 @@ type Config struct {
 	// both directions; it returns at once, and stop ends the watch. Optional:
 	// without it a client that disappears is noticed by the next write.
 	Hangup func(conn net.Conn, gone func()) (stop func())
+	// Taken returns once the peer of a hijacked connection has read all that
+	// was written to it, as far as that can be known and within a bound of its
+	// own. Optional: without it output may arrive together with the answer's head.
+	Taken func(conn net.Conn)
 
 	Logger *slog.Logger
 	// Now is the clock that deadlines of answers are counted from.

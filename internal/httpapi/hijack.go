@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types"
@@ -57,16 +58,35 @@ func (a *API) open(w *answer, r *request, tty bool, gone context.CancelFunc) (*w
 	}
 
 	c := &wire{conn: conn, in: buf.Reader, stop: func() {}, now: a.cfg.Now}
+	var sink io.Writer = conn
+	if a.cfg.Taken != nil {
+		sink = &behindHead{conn: conn, taken: a.cfg.Taken}
+	}
 	if tty {
-		c.out, c.err = conn, conn
+		c.out, c.err = sink, sink
 	} else {
-		mux := newMultiplexer(conn)
+		mux := newMultiplexer(sink)
 		c.out, c.err = mux.stream(frameStdout), mux.stream(frameStderr)
 	}
 	if a.cfg.Hangup != nil {
 		c.stop = a.cfg.Hangup(plain(conn), gone)
 	}
 	return c, nil
+}
+
+// behindHead holds the first output back until the client has read the head of
+// the answer. docker-py reads the head through a buffer and what follows from
+// the socket below it: what came together with the head is lost to it
+// (https://github.com/docker/docker-py, _get_raw_response_socket).
+type behindHead struct {
+	conn  net.Conn
+	taken func(net.Conn)
+	once  sync.Once
+}
+
+func (b *behindHead) Write(p []byte) (int, error) {
+	b.once.Do(func() { b.taken(plain(b.conn)) })
+	return b.conn.Write(p)
 }
 
 // plain is the connection below TLS: only that one has a descriptor.

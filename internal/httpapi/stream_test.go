@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/websocket"
 
 	"github.com/orlop/orlop/internal/engine/containers"
+	"github.com/orlop/orlop/internal/httpapi"
 )
 
 // hijack sends a request on a connection of its own and returns the head of the
@@ -93,6 +94,44 @@ func TestAttachUpgradesAndKeepsOutputAfterAHalfClose(t *testing.T) {
 		}
 		if !e.containers.attached.Stdin || !e.containers.attached.Stream || e.containers.attached.Logs {
 			t.Errorf("attached with %+v", e.containers.attached)
+		}
+	}
+}
+
+// docker-py loses output that arrives together with the head of the answer.
+func TestOutputIsNotSentBeforeTheHeadWasRead(t *testing.T) {
+	for _, tty := range []bool{true, false} {
+		read := make(chan struct{})
+		asked := make(chan struct{}, 2)
+		e := newEngine(t, func(c *httpapi.Config) {
+			c.Taken = func(net.Conn) {
+				asked <- struct{}{}
+				<-read
+			}
+		})
+		e.containers.tty = tty
+		e.containers.conduct = func(_ context.Context, s containers.Streams) error {
+			_, err := io.WriteString(s.Out, "x")
+			if err == nil {
+				_, err = io.WriteString(s.Out, "y")
+			}
+			return err
+		}
+		_, in, _ := hijack(t, e, "POST", "/exec/e1/start", fmt.Sprintf(`{"Tty":%v}`, tty), true)
+		<-asked
+		if n := in.Buffered(); n != 0 {
+			t.Errorf("tty %v: %d bytes came with the head", tty, n)
+		}
+		close(read)
+		want := "xy"
+		if !tty {
+			want = "\x01\x00\x00\x00\x00\x00\x00\x01x\x01\x00\x00\x00\x00\x00\x00\x01y"
+		}
+		if got, err := io.ReadAll(in); err != nil || string(got) != want {
+			t.Errorf("tty %v: %q, %v", tty, got, err)
+		}
+		if len(asked) != 0 {
+			t.Errorf("tty %v: waited more than once", tty)
 		}
 	}
 }

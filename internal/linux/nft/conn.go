@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -262,6 +263,10 @@ func set(t *nftables.Table, s Set, id uint32) *nftables.Set {
 		return nftables.MustConcatSetType(types...)
 	}
 	ns := &nftables.Set{Table: t, ID: id, Name: s.Name, KeyType: one(s.Key), Interval: s.Interval, Concatenation: s.Interval}
+	if len(s.Key) == 1 && s.Key[0].Name == TypeIfName.Name {
+		// Only nft(8) reads this: names are shown as names.
+		ns.KeyByteOrder = binaryutil.NativeEndian
+	}
 	if len(s.Value) > 0 {
 		ns.IsMap, ns.DataType = true, one(s.Value)
 	}

@@ -170,7 +170,7 @@ func (p *Process) start(c *Command) error {
 	pidfdAt := p.prog.bytes(make([]byte, 8))
 	first.pidfd = uint64(pidfdAt)
 
-	second := -1
+	var childAt uintptr
 	prog := p.prog
 	prog.fds(fds)
 	for _, j := range c.Join {
@@ -189,8 +189,10 @@ func (p *Process) start(c *Command) error {
 		}
 		// CLONE_PARENT makes it our child; the signal of its exit is then the
 		// intermediate's own, so none may be given.
-		again := cloneArgs{flags: base | unix.CLONE_PARENT | unix.CLONE_CLEAR_SIGHAND | clones}
-		second = prog.steps
+		// The kernel notes the child's pid before the child or the intermediate runs
+		// on: one that is killed in between leaves no child that nobody knows.
+		childAt = prog.bytes(make([]byte, 8))
+		again := cloneArgs{flags: base | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | unix.CLONE_CLEAR_SIGHAND | clones, parentTID: uint64(childAt)}
 		s := prog.add("clone into namespaces", unix.SYS_CLONE3,
 			prog.bytes((*[unsafe.Sizeof(again)]byte)(unsafe.Pointer(&again))[:]), unsafe.Sizeof(again))
 		s.flags = forks
@@ -224,7 +226,7 @@ func (p *Process) start(c *Command) error {
 	p.Pid = pid
 	pidfd := int(prog.word(pidfdAt))
 	if fork {
-		if err := p.adopt(second, pidfd); err != nil {
+		if err := p.adopt(childAt, pidfd); err != nil {
 			return err
 		}
 	} else {
@@ -264,7 +266,7 @@ func clone(args *cloneArgs, prog *program) (int, error) {
 }
 
 // adopt waits for the intermediate process and takes the child it left us.
-func (p *Process) adopt(second, pidfd int) error {
+func (p *Process) adopt(childAt uintptr, pidfd int) error {
 	inter := p.Pid
 	var info unix.Siginfo
 	err := ignoringEINTR(func() error { return unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil) })
@@ -272,7 +274,7 @@ func (p *Process) adopt(second, pidfd int) error {
 	if err != nil {
 		return fmt.Errorf("start child: wait for intermediate process %d: %w", inter, err)
 	}
-	pid := p.prog.at(second).ret
+	pid := p.prog.word(childAt)
 	if pid <= 0 {
 		if err := p.prog.failure(); err != nil {
 			return err
@@ -283,8 +285,7 @@ func (p *Process) adopt(second, pidfd int) error {
 	p.Pid = int(pid)
 	fd, err := unix.PidfdOpen(p.Pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
-		_ = unix.Kill(p.Pid, unix.SIGKILL)
-		_, _ = unix.Wait4(p.Pid, nil, 0, nil)
+		p.destroy()
 		return fmt.Errorf("start child: pidfd of %d: %w", p.Pid, err)
 	}
 	p.PidFD = os.NewFile(uintptr(fd), "pidfd")

@@ -2,8 +2,11 @@ package process_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -201,6 +204,116 @@ func TestAChildSealsItselfForNothing(t *testing.T) {
 	out, _ := run(t, process.Command{})
 	if !strings.Contains(out, "sealed again: same") {
 		t.Errorf("a child of the sealed program sealed another one:\n%s", out)
+	}
+}
+
+// elf is a program with one program header of the given kind.
+func elf(kind uint32) []byte {
+	b := make([]byte, 64+56)
+	copy(b, "\x7fELF\x02\x01\x01")
+	binary.LittleEndian.PutUint64(b[32:], 64)
+	binary.LittleEndian.PutUint16(b[54:], 56)
+	binary.LittleEndian.PutUint16(b[56:], 1)
+	binary.LittleEndian.PutUint32(b[64:], kind)
+	return b
+}
+
+func TestOnlyStaticProgramsAreSealed(t *testing.T) {
+	needRoot(t)
+	for _, c := range []struct {
+		name    string
+		content []byte
+		want    string
+	}{
+		{"static", elf(1), ""},
+		{"dynamic", elf(3), "dynamically linked"},
+		{"script", []byte("#!/bin/sh\n"), "no ELF program"},
+		{"cut off", elf(1)[:64], "program headers"},
+		{"damaged", append([]byte("\x7fELF\x02\x01"), make([]byte, 100)...), "makes no sense"},
+	} {
+		name := filepath.Join(t.TempDir(), "program")
+		if err := os.WriteFile(name, c.content, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := process.Seal(f)
+		_ = f.Close()
+		if got != nil {
+			_ = got.Close()
+		}
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if errors.Is(err, process.ErrDynamic) != (c.name == "dynamic") {
+			t.Errorf("%s has the wrong class: %v", c.name, err)
+		}
+	}
+}
+
+// children are the pids of this process's children, the ended ones too.
+func children(t *testing.T) map[string]bool {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := map[string]bool{}
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // of a thread that has ended
+		}
+		for _, pid := range strings.Fields(string(b)) {
+			pids[pid] = true
+		}
+	}
+	return pids
+}
+
+// A child that nobody reaps keeps the pid namespace it joined, and with it the
+// whole container, from ending.
+func TestAFailedExecLeavesNoChild(t *testing.T) {
+	needRoot(t)
+	name := filepath.Join(t.TempDir(), "program")
+	b := elf(3)
+	if err := os.WriteFile(name, b, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	self, err := os.Open("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	before := children(t)
+	for _, c := range []process.Command{
+		{},
+		{New: unix.CLONE_NEWPID},
+		{New: unix.CLONE_NEWTIME, TimeOffsets: "boottime 1 0\n"},
+		{Join: []process.Join{{NS: self, Type: unix.CLONE_NEWPID}}},
+		{Join: []process.Join{{NS: self, Type: unix.CLONE_NEWNET}}}, // the join fails already
+		{Join: []process.Join{{NS: self, Type: unix.CLONE_NEWPID}, {NS: self, Type: unix.CLONE_NEWNET}}},
+	} {
+		c.Exe, c.Args = exe, []string{"program"}
+		p, err := c.Start()
+		if err == nil {
+			err = p.Started()
+		}
+		if err == nil {
+			t.Errorf("%+v was started", c)
+		}
+	}
+	for pid := range children(t) {
+		if !before[pid] {
+			t.Errorf("child %s is left", pid)
+		}
 	}
 }
 

@@ -1,8 +1,10 @@
 package process
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,10 +49,54 @@ func Seal(exe *os.File) (*os.File, error) {
 }
 
 func seal(exe *os.File, path string) (*os.File, error) {
+	interpreter, err := hasInterpreter(exe)
+	if err != nil {
+		return nil, fmt.Errorf("seal executable %s: %w", path, err)
+	}
+	if interpreter {
+		return nil, fmt.Errorf("seal executable %s: %w", path, ErrDynamic)
+	}
 	if f, err := overlayOf(exe, path); err == nil {
 		return f, nil
 	}
 	return sealInMemory(exe)
+}
+
+// ErrDynamic refuses a program that needs an interpreter (ld.so): it is executed
+// inside containers, which have another one or none.
+var ErrDynamic = errors.New("it is dynamically linked, and its interpreter is not in the containers it is executed in; build it with CGO_ENABLED=0")
+
+// hasInterpreter looks for PT_INTERP in the program headers of a 64-bit
+// little-endian ELF file. Package debug/elf would cost every start of the
+// runtime its initialisation.
+func hasInterpreter(exe *os.File) (bool, error) {
+	const (
+		headerLen = 64 // Elf64_Ehdr
+		entryLen  = 56 // Elf64_Phdr
+		interp    = 3  // PT_INTERP
+	)
+	var h [headerLen]byte
+	if _, err := exe.ReadAt(h[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	if string(h[:6]) != "\x7fELF\x02\x01" {
+		return false, errors.New("it is no ELF program of this machine")
+	}
+	at := int64(binary.LittleEndian.Uint64(h[32:]))
+	size, count := int64(binary.LittleEndian.Uint16(h[54:])), int64(binary.LittleEndian.Uint16(h[56:]))
+	if at < headerLen || size < entryLen {
+		return false, errors.New("its ELF header makes no sense")
+	}
+	var kind [4]byte
+	for i := range count {
+		if _, err := exe.ReadAt(kind[:], at+i*size); err != nil {
+			return false, fmt.Errorf("read program headers: %w", err)
+		}
+		if binary.LittleEndian.Uint32(kind[:]) == interp {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // seals of memory: nothing can change it any more, not even the seals.

@@ -349,7 +349,7 @@ func TestExecJoinsTheContainer(t *testing.T) {
 	s.spec.Hostname = "inside"
 	c := s.start(s.options())
 	out := execOutput(t, c, "hostname; cat /proc/1/cmdline; id -u; cat /proc/self/cgroup; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid")
-	want(t, out, "inside", "sleep", "memory:"+s.spec.Linux.CgroupsPath+"\n")
+	want(t, out, "inside", "sleep", ":"+s.spec.Linux.CgroupsPath+"\n")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if n := len(lines); n < 2 || lines[n-1] != lines[n-2] {
 		t.Errorf("another pid namespace:\n%s", out)

@@ -30,6 +30,7 @@ import (
 	"github.com/orlop/orlop/internal/httpapi"
 	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/lsm"
+	program "github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/seccomp"
 	"github.com/orlop/orlop/internal/logfile"
 	"github.com/orlop/orlop/internal/monitor/daemonside"
@@ -173,6 +174,9 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	}
 
 	// Containers.
+	if err := staticRuntime(runtimeBinary); err != nil {
+		return nil, err
+	}
 	monitors, err := daemonside.New(daemonside.Config{Runtime: runtimeBinary, ExecRoot: c.ExecRoot, Logger: log, Now: now})
 	if err != nil {
 		return nil, err
@@ -238,6 +242,17 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		return nil, err
 	}
 	return e, nil
+}
+
+// staticRuntime refuses a runtime whose every exec would fail: its stages are
+// executed inside containers.
+func staticRuntime(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open runtime: %w", err)
+	}
+	defer f.Close()
+	return program.Static(f)
 }
 
 // wireNetworks connects to the kernel's network of the namespace the daemon

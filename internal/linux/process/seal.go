@@ -35,6 +35,9 @@ func SealSelf() (*os.File, error) {
 		return self, nil
 	}
 	defer self.Close()
+	if err := Static(self); err != nil {
+		return nil, fmt.Errorf("seal executable: %w", err)
+	}
 	return seal(self, name)
 }
 
@@ -49,13 +52,6 @@ func Seal(exe *os.File) (*os.File, error) {
 }
 
 func seal(exe *os.File, path string) (*os.File, error) {
-	interpreter, err := hasInterpreter(exe)
-	if err != nil {
-		return nil, fmt.Errorf("seal executable %s: %w", path, err)
-	}
-	if interpreter {
-		return nil, fmt.Errorf("seal executable %s: %w", path, ErrDynamic)
-	}
 	if f, err := overlayOf(exe, path); err == nil {
 		return f, nil
 	}
@@ -65,6 +61,20 @@ func seal(exe *os.File, path string) (*os.File, error) {
 // ErrDynamic refuses a program that needs an interpreter (ld.so): it is executed
 // inside containers, which have another one or none.
 var ErrDynamic = errors.New("it is dynamically linked, and its interpreter is not in the containers it is executed in; build it with CGO_ENABLED=0")
+
+// Static fails with ErrDynamic for a program that cannot be executed inside
+// containers. SealSelf asks it; Seal leaves it to the caller, whose program may
+// never go there.
+func Static(exe *os.File) error {
+	interpreter, err := hasInterpreter(exe)
+	if err == nil && interpreter {
+		err = ErrDynamic
+	}
+	if err != nil {
+		return fmt.Errorf("program %s: %w", exe.Name(), err)
+	}
+	return nil
+}
 
 // hasInterpreter looks for PT_INTERP in the program headers of a 64-bit
 // little-endian ELF file. Package debug/elf would cost every start of the

@@ -129,6 +129,7 @@ func (l *Launcher) Close() error {
 	l.spare = nil
 	l.mu.Unlock()
 	if spare != nil {
+		spare.unwatch()
 		spare.end()
 	}
 	for _, m := range all {
@@ -183,6 +184,9 @@ func (l *Launcher) Forget(ctx context.Context, id string) error {
 		return nil
 	}
 	lock, err := l.takeFrom(ctx, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody else has just forgotten it
+	}
 	if err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}

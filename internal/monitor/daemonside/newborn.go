@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 )
 
@@ -15,6 +17,35 @@ type newborn struct {
 	conn  *protocol.Conn
 	pid   int
 	pidfd *os.File
+	// watched is closed when nobody waits for its end any more; only a spare
+	// one has it.
+	watched chan struct{}
+}
+
+// watchSpare reaps a spare monitor that ends before it is used, e.g. because
+// somebody killed it.
+func (l *Launcher) watchSpare(p *newborn) {
+	defer close(p.watched)
+	if pidfd.Ended(p.pidfd) != nil {
+		return // taken, or ended by us
+	}
+	l.mu.Lock()
+	lost := l.spare == p
+	if lost {
+		l.spare = nil
+	}
+	l.mu.Unlock()
+	if lost {
+		l.log.Warn("spare monitor has ended", "pid", p.pid)
+		p.end()
+	}
+}
+
+// unwatch makes a spare monitor its taker's.
+func (p *newborn) unwatch() {
+	_ = p.pidfd.SetReadDeadline(time.Unix(1, 0))
+	<-p.watched
+	_ = p.pidfd.SetReadDeadline(time.Time{})
 }
 
 // end kills and reaps it.
@@ -47,7 +78,9 @@ func (l *Launcher) refill() {
 		case l.closed:
 			p.end()
 		default:
+			p.watched = make(chan struct{})
 			l.spare = &p
+			l.following.Go(func() { l.watchSpare(&p) })
 		}
 	})
 }
@@ -55,10 +88,11 @@ func (l *Launcher) refill() {
 // newborn takes the spare monitor or starts one.
 func (l *Launcher) newborn() (p newborn, spare bool, err error) {
 	l.mu.Lock()
-	if l.spare != nil {
-		p, l.spare = *l.spare, nil
+	if taken := l.spare; taken != nil {
+		l.spare = nil
 		l.mu.Unlock()
-		return p, true, nil
+		taken.unwatch()
+		return *taken, true, nil
 	}
 	l.mu.Unlock()
 	p, err = l.birth()

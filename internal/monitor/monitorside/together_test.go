@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -711,5 +712,84 @@ func TestAnUnknownOperationIsRefusedAndTheConnectionGoesOn(t *testing.T) {
 	}
 	if !strings.Contains(seen[2], protocol.ClassUnimplemented) || !strings.Contains(seen[3], `"pid"`) {
 		t.Errorf("replies %v", seen)
+	}
+}
+
+// monitors are the children of this process that run a monitor, or did and were
+// not reaped, with their state.
+func monitors(t *testing.T) map[int]byte {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[int]byte{}
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // of a thread that has ended
+		}
+		for _, word := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st, err := pidfd.ReadStat(pid); err == nil {
+				found[pid] = st.State
+			}
+		}
+	}
+	return found
+}
+
+// eventually asks until ok, at most a minute.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("%s: %v", what, monitors(t))
+		}
+	}
+}
+
+func TestEveryMonitorIsReaped(t *testing.T) {
+	b := newBench(t)
+	before := monitors(t)
+	added := func() (pids []int) {
+		for pid := range monitors(t) {
+			if _, old := before[pid]; !old {
+				pids = append(pids, pid)
+			}
+		}
+		return pids
+	}
+	// A spare one that is killed.
+	b.l.Prepare()
+	eventually(t, "no spare monitor", func() bool { return len(added()) == 1 })
+	if err := unix.Kill(added()[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the spare one is not reaped", func() bool { return len(added()) == 0 })
+	// One whose container has ended; a new spare one is there then.
+	m := b.start(b.launch("a", "true"), daemonside.Files{})
+	b.gone(m)
+	eventually(t, "the ended one is not reaped", func() bool {
+		_, there := monitors(t)[m.Running().MonitorPid]
+		return !there
+	})
+	// One that is stuck does not outlive its container.
+	m = b.start(b.launch("b", "sleep", "1000"), daemonside.Files{})
+	if err := unix.Kill(m.Running().MonitorPid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.l.Forget(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	// The spare one ends with the launcher.
+	if err := b.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := added(); len(left) != 0 {
+		t.Errorf("left over: %v", left)
 	}
 }

@@ -228,6 +228,31 @@ func TestStopSendsTheSignalThenKills(t *testing.T) {
 	}
 }
 
+func TestAStuckMonitorEndsWithItsContainer(t *testing.T) {
+	k := containerstest.New(t)
+	k.Run(t, "web").Stick()
+	k.Run(t, "other")
+	done := make(chan error, 1)
+	go func() { done <- k.Remove(t.Context(), "web", containers.RemoveOptions{Force: true}) }()
+	k.Clock.WaitFor(t, 4*time.Second, 5*time.Second)
+	// Nobody else waits for it.
+	if list, err := k.List(t.Context(), containers.ListOptions{All: true}); err != nil || len(list) != 2 {
+		t.Errorf("listed %d, %v", len(list), err)
+	}
+	if err := k.Kill(t.Context(), "other", "KILL"); err != nil {
+		t.Error(err)
+	}
+	k.Clock.Move(5 * time.Second) // the signal is given up
+	k.Clock.WaitFor(t, time.Second, 2*time.Second)
+	k.Clock.Move(2 * time.Second) // and so is the monitor
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Inspect(t.Context(), "web", false); !errdefs.IsNotFound(err) {
+		t.Errorf("after its removal: %v", err)
+	}
+}
+
 func TestTwoStopsAtOnceBothSucceed(t *testing.T) {
 	k := containerstest.New(t)
 	m := k.Run(t, "web")

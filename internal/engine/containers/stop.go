@@ -19,6 +19,9 @@ const (
 	// failedSignalWait is how long a container may take to end although the
 	// stop signal could not be sent.
 	failedSignalWait = 2 * time.Second
+	// signalWait is how long a monitor may take to send a signal; one that takes
+	// longer is stuck.
+	signalWait = 5 * time.Second
 )
 
 // StopOptions say how a container is stopped.
@@ -142,6 +145,8 @@ func (s *Service) signal(ctx context.Context, o *object, m Monitor, sig int) err
 	snap := o.snapshot()
 	// Before it is sent: nobody shall see the end before the signal.
 	s.tell(snap, events.ActionKill, map[string]string{"signal": strconv.Itoa(sig)})
+	ctx, cancel := s.bounded(ctx, signalWait)
+	defer cancel()
 	all := sig == container.SIGKILL && !snap.saved.HostConfig.PidMode.IsPrivate()
 	if err := m.Signal(ctx, sig, all); err != nil {
 		if errdefs.IsNotFound(err) {
@@ -174,13 +179,39 @@ func (s *Service) signal(ctx context.Context, o *object, m Monitor, sig int) err
 	return nil
 }
 
-// kill ends a container by force and waits for its end.
+// kill ends a container by force and waits for its end. When its monitor does
+// not do it, the monitor goes too: what is in the cgroup is killed past it.
 func (s *Service) kill(ctx context.Context, o *object, m Monitor, report *note) error {
 	err := s.signal(ctx, o, m, container.SIGKILL)
-	if s.waitFor(report, killWait) {
+	wait := killWait
+	if err != nil {
+		wait = failedSignalWait
+	}
+	if s.waitFor(report, wait) {
+		return nil
+	}
+	s.cfg.Logger.Warn("container did not end when killed, ending its monitor", "container", o.id, "error", err)
+	forget, cancel := s.bounded(ctx, killWait)
+	defer cancel()
+	err = errors.Join(err, s.cfg.Launcher.Forget(forget, o.id))
+	if s.waitFor(report, failedSignalWait) {
 		return nil
 	}
 	return errors.Join(err, errors.New("tried to kill container, but did not receive an exit event"))
+}
+
+// bounded is ctx that ends after d of the service's clock.
+func (s *Service) bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	over := s.cfg.After(d)
+	go func() {
+		select {
+		case <-over:
+			cancel(context.DeadlineExceeded)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
 }
 
 // waitFor waits for a note, at most for d.

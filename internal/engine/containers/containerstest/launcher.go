@@ -185,6 +185,8 @@ type Monitor struct {
 	frozen  bool
 	signals []int
 	streams []*Stream
+	// stuck: a request is not answered before its context ends.
+	stuck bool
 	// OnSignal says what a signal does; it may call End.
 	onSignal func(m *Monitor, sig int)
 	gate     chan struct{}
@@ -233,6 +235,13 @@ func (m *Monitor) HoldPause(gate chan struct{}, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gate, m.pauseErr = gate, err
+}
+
+// Stick makes it answer no signal any more.
+func (m *Monitor) Stick() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stuck = true
 }
 
 // Signals lists what was sent.
@@ -300,8 +309,13 @@ func (m *Monitor) Attach(_ context.Context, a containers.AttachStreams) (contain
 func (m *Monitor) Resize(context.Context, uint16, uint16) error { return nil }
 
 // Signal implements containers.Monitor.
-func (m *Monitor) Signal(_ context.Context, sig int, _ bool) error {
+func (m *Monitor) Signal(ctx context.Context, sig int, _ bool) error {
 	m.mu.Lock()
+	if m.stuck {
+		m.mu.Unlock()
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
 	if m.ended {
 		m.mu.Unlock()
 		return errdefs.ErrNotFound

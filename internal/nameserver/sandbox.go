@@ -267,36 +267,43 @@ func portOf(fd int) uint16 {
 const redirectTable = "orlop-resolver"
 
 // redirect has 127.0.0.11:53 lead to our sockets, in the namespace of the
-// calling thread. A table made by an earlier netd is replaced.
+// calling thread. A table made by an earlier netd is replaced; trying without
+// first saves a new sandbox 15 ms, which removing a table waits for the kernel.
 func redirect(udp, tcp uint16) error {
 	c, err := nft.Open()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	accept := nftables.ChainPolicyAccept
+	err = c.Transact(func(n *nftables.Conn) error { return addRedirect(n, udp, tcp) })
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
 	return c.Transact(func(n *nftables.Conn) error {
-		t := &nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4}
-		n.AddTable(t)
-		n.DelTable(t)
-		n.AddTable(t)
-		ch := n.AddChain(&nftables.Chain{
-			Name: "output", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
-			Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
-		})
-		for proto, port := range map[byte]uint16{unix.IPPROTO_UDP: udp, unix.IPPROTO_TCP: tcp} {
-			n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
-				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: resolver[:]},
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
-				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 53}},
-				&expr.Immediate{Register: 1, Data: resolver[:]},
-				&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, port)},
-				&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
-			}})
-		}
-		return nil
+		n.DelTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
+		return addRedirect(n, udp, tcp)
 	})
+}
+
+func addRedirect(n *nftables.Conn, udp, tcp uint16) error {
+	accept := nftables.ChainPolicyAccept
+	t := n.CreateTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
+	ch := n.AddChain(&nftables.Chain{
+		Name: "output", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
+		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
+	})
+	for proto, port := range map[byte]uint16{unix.IPPROTO_UDP: udp, unix.IPPROTO_TCP: tcp} {
+		n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: resolver[:]},
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 53}},
+			&expr.Immediate{Register: 1, Data: resolver[:]},
+			&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, port)},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
+		}})
+	}
+	return nil
 }

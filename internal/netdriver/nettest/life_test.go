@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -711,4 +712,101 @@ func TestFirstPacketOfASandboxArrives(t *testing.T) {
 		e.close(b)
 		e.finish()
 	}
+}
+
+func TestAdministratorsBridgeIsUsedAsItIs(t *testing.T) {
+	nettest.Need(t)
+	c, err := rtnl.Open()
+	must(t, err)
+	defer c.Close()
+	must(t, c.AddBridge("br9", net.HardwareAddr{2, 0, 0, 0, 0, 9}, 1400))
+	l, err := c.Link("br9")
+	must(t, err)
+	must(t, c.AddAddr(l.Index, netip.MustParsePrefix("10.44.0.1/24")))
+	must(t, c.AddAddr(l.Index, netip.MustParsePrefix("10.45.0.1/24")))
+	e := start(t, nil, func(c *networks.Config) { c.Default.Device, c.Default.Foreign = "br9", true })
+	b := e.run("web", ":8080:80/tcp")
+	if b.ip.String() != "10.44.0.2" {
+		t.Errorf("address %s", b.ip)
+	}
+	nettest.Serve(t, b.ns, "web", 80)
+	if got, err := nettest.Ask(nil, "tcp", "127.0.0.1:8080"); err != nil || got.Server != "web" {
+		t.Errorf("published port: %v %v", got, err)
+	}
+	e.close(b)
+	b.Release()
+	e.finish()
+	addrs, err := c.Addrs()
+	must(t, err)
+	n := 0
+	for _, a := range addrs {
+		if a.Index == l.Index && a.Prefix.Addr().Is4() {
+			n++
+		}
+	}
+	if n != 2 {
+		t.Errorf("the bridge has %d addresses, it had 2", n)
+	}
+	must(t, c.Delete("br9"))
+}
+
+func TestDefaultSubnetAvoidsTheHostsRoutes(t *testing.T) {
+	nettest.NewWorld(t)
+	c, err := rtnl.Open()
+	must(t, err)
+	defer c.Close()
+	l, err := c.Link("ext0")
+	must(t, err)
+	must(t, c.AddAddr(l.Index, netip.MustParsePrefix("172.17.44.1/24")))
+	e := start(t, nil, nil)
+	b := e.run("web")
+	if got := b.Attachment.Endpoints[0].IPv4.String(); got != "172.18.0.2/16" {
+		t.Errorf("address %s", got)
+	}
+	e.close(b)
+	e.finish()
+
+	e = start(t, nil, func(c *networks.Config) {
+		c.Default.Address, c.Default.Range = netip.MustParsePrefix("10.66.0.1/16"), netip.MustParsePrefix("10.66.7.0/24")
+	})
+	b = e.run("web")
+	if got := b.Attachment.Endpoints[0]; got.IPv4.String() != "10.66.7.0/16" || got.Gateway4.String() != "10.66.0.1" {
+		t.Errorf("with --bip and --fixed-cidr: %s by %s", got.IPv4, got.Gateway4)
+	}
+	e.close(b)
+	e.finish()
+}
+
+// TestManySandboxesLeaveNothing counts what daemon and netd hold.
+func TestManySandboxesLeaveNothing(t *testing.T) {
+	e := names(t)
+	defer e.finish()
+	count := func() (files, netdFiles, routines int) {
+		t.Helper()
+		eventually(t, "links gone", func() bool { return links(t, e) == 0 })
+		list := func(pid int) int {
+			d, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+			must(t, err)
+			return len(d)
+		}
+		return list(os.Getpid()), list(hello(t, e).Pid), runtime.NumGoroutine()
+	}
+	round := func(n int) {
+		for i := range n {
+			b := e.run(fmt.Sprint("c", i), "::80/tcp", "::80/udp")
+			if _, err := lookup(b, "udp", fmt.Sprintf("n%d.example.test", i)); err != nil {
+				t.Error(err)
+			}
+			e.close(b)
+		}
+	}
+	round(20)
+	f1, n1, g1 := count()
+	round(150)
+	var f2, n2, g2 int
+	eventually(t, fmt.Sprintf("as few descriptors (%d, netd %d) and goroutines (%d) as before", f1, n1, g1), func() bool {
+		f2, n2, g2 = count()
+		return f2 <= f1+2 && n2 <= n1+2 && g2 <= g1+2
+	})
+	t.Logf("descriptors %d→%d, of netd %d→%d, goroutines %d→%d", f1, f2, n1, n2, g1, g2)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/orlop/orlop/internal/engine/networks"
@@ -52,16 +53,21 @@ func check(t *testing.T, server string, paths []path) {
 	}
 }
 
-// refuse expects that nobody answers.
+// refuse expects that nobody answers. Silence takes its time, so both protocols
+// wait together.
 func refuse(t *testing.T, from string, ns *netns.NS, to string) {
 	t.Helper()
-	for _, proto := range []string{"tcp", "udp"} {
-		t.Run(fmt.Sprintf("not %s %s", from, proto), func(t *testing.T) {
-			if got, err := nettest.Silent(ns, proto, to); err == nil {
-				t.Errorf("%s answered %s for client %s", to, got.Server, got.Client)
-			}
-		})
-	}
+	t.Run("not "+from, func(t *testing.T) {
+		var wg sync.WaitGroup
+		for _, proto := range []string{"tcp", "udp"} {
+			wg.Go(func() {
+				if got, err := nettest.Silent(ns, proto, to); err == nil {
+					t.Errorf("%s %s answered %s for client %s", proto, to, got.Server, got.Client)
+				}
+			})
+		}
+		wg.Wait()
+	})
 }
 
 func TestPublishedPortIsReachedFromEverywhere(t *testing.T) {

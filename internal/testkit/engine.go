@@ -119,9 +119,12 @@ func Image(t testing.TB, name string) string {
 }
 
 // Peer returns the folder of an engine unpacked by scripts/peers.sh (registry,
-// runtimes, docker, podman).
+// runtimes, docker, podman). ORLOP_PEERS names a folder where they lie already.
 func Peer(t testing.TB, name string) string {
 	t.Helper()
+	if dir := os.Getenv("ORLOP_PEERS"); dir != "" {
+		return filepath.Join(dir, name)
+	}
 	return strings.TrimSpace(output(t, exec.CommandContext(t.Context(), filepath.Join(Root(t), "scripts/peers.sh"), name)))
 }
 

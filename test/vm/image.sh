@@ -16,7 +16,7 @@ if [ "$(cat "$out/recipe" 2>/dev/null)" != "$recipe" ]; then
 	trap 'rm -rf --one-file-system "$work"' EXIT
 	# shellcheck disable=SC2016
 	mmdebstrap --quiet --variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-		--include=linux-image-amd64,systemd,systemd-sysv,dbus,apparmor,kmod,iproute2,nftables,procps,curl,ca-certificates,util-linux,e2fsprogs \
+		--include=linux-image-amd64,systemd,systemd-sysv,dbus,apparmor,kmod,iproute2,nftables,procps,curl,ca-certificates,util-linux,e2fsprogs,skopeo,redis-tools \
 		--customize-hook='printf "orlop-vm\n" >"$1/etc/hostname"' \
 		--customize-hook='printf "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 orlop-vm\n" >"$1/etc/hosts"' \
 		--customize-hook='printf "/dev/vda / ext4 rw,noatime 0 1\n" >"$1/etc/fstab"' \

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs inside the test machine as a service of its systemd; /host is shared with
 # the host. First what only this kernel shows, then suites. The last line counts.
-export PATH=/usr/local/bin:/host/bin:$PATH HOME=/root ORLOP_BIN=/host/bin ORLOP_IMAGES=/host/images ORLOP_CACHE=/root/cache
+export PATH=/usr/local/bin:/host/bin:$PATH HOME=/root ORLOP_BIN=/host/bin ORLOP_IMAGES=/host/images ORLOP_CACHE=/root/cache ORLOP_PEERS=/host/peers
 export ORLOP_HOST=unix:///run/orlop/orlop.sock DOCKER_HOST=unix:///run/orlop/orlop.sock
 passed=0 failed=0 skipped=0
 ok() { passed=$((passed + 1)); printf 'ok   %s\n' "$1"; }

@@ -13,6 +13,10 @@ for pkg in internal/linux/cgroup internal/linux/lsm internal/linux/mount interna
 	mkdir -p "$share/src/$pkg"
 done
 cp go.mod "$share/src/"
+"$top/test/images/make.sh" all >/dev/null
+cp "$cache/images/redis.tar" "$share/images/"
+"$top/scripts/peers.sh" registry >/dev/null
+mkdir -p "$share/peers" && cp -r "$cache/peers/registry" "$share/peers/"
 docker=$(command -v docker || :)
 if [ -n "$docker" ]; then cp -L "$docker" "$share/bin/docker"; fi
 if [ -d "$cache/deb/busybox-static" ]; then mkdir -p "$share/cache/deb" && cp -r "$cache/deb/busybox-static" "$share/cache/deb/"; fi

@@ -78,17 +78,24 @@ func WantedPorts(exposed networktypes.PortSet, bindings networktypes.PortMap, pu
 // mergeWanted joins lines that differ only in the host address: Docker gives
 // them the same host port, so a client may use any of the addresses.
 func mergeWanted(in []WantedPort) []WantedPort {
+	type line struct {
+		proto             string
+		port, first, last uint16
+	}
 	var out []WantedPort
+	seen := map[line][]int{} // a port asked for twice with one address stays two lines
 	for _, w := range in {
-		i := slices.IndexFunc(out, func(o WantedPort) bool {
-			return o.Proto == w.Proto && o.ContainerPort == w.ContainerPort && o.First == w.First && o.Last == w.Last &&
-				!slices.ContainsFunc(w.HostIPs, func(ip netip.Addr) bool { return slices.Contains(o.HostIPs, ip) })
+		key := line{w.Proto, w.ContainerPort, w.First, w.Last}
+		at := slices.IndexFunc(seen[key], func(i int) bool {
+			return !slices.ContainsFunc(w.HostIPs, func(ip netip.Addr) bool { return slices.Contains(out[i].HostIPs, ip) })
 		})
-		if i < 0 {
+		if at < 0 {
+			seen[key] = append(seen[key], len(out))
 			out = append(out, w)
-		} else {
-			out[i].HostIPs = append(out[i].HostIPs, w.HostIPs...)
+			continue
 		}
+		o := &out[seen[key][at]]
+		o.HostIPs = append(o.HostIPs, w.HostIPs...)
 	}
 	return out
 }

@@ -14,7 +14,7 @@ if [ -z "${ORLOP_DEMO_DIR:-}" ]; then
 	chmod 755 "$dir"
 	trap 'rm -rf --one-file-system "$dir"' EXIT
 	status=0
-	ORLOP_DEMO_DIR=$dir ORLOP_CACHE=$cache "$bin/sandbox" -cgroup "$(basename "$dir")" bash "$0" "$mode" || status=$?
+	ORLOP_DEMO_DIR=$dir ORLOP_CACHE=$cache "$bin/sandbox" -tied -cgroup "$(basename "$dir")" bash "$0" "$mode" || status=$?
 	exit $status
 fi
 

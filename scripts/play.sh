@@ -10,7 +10,7 @@ if [ -z "${ORLOP_PLAY_DIR:-}" ]; then
 	chmod 755 "$dir"
 	trap 'rm -rf --one-file-system "$dir"' EXIT
 	status=0
-	ORLOP_PLAY_DIR=$dir ORLOP_CACHE=$cache "$bin/sandbox" -cgroup "$(basename "$dir")" bash "$0" || status=$?
+	ORLOP_PLAY_DIR=$dir ORLOP_CACHE=$cache "$bin/sandbox" -tied -cgroup "$(basename "$dir")" bash "$0" || status=$?
 	exit $status
 fi
 dir=$ORLOP_PLAY_DIR

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -17,6 +18,23 @@ import (
 	"sync"
 	"testing"
 )
+
+// socketPath is as long on every machine and in every test, because tables show
+// it: a column's width must not depend on the name of a temporary folder.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	const length = 100 // of at most 107 (unix(7))
+	dir := t.TempDir()
+	if pad := length - len(dir) - len("/.sock"); pad > 0 {
+		return filepath.Join(dir, strings.Repeat("d", pad)+".sock")
+	}
+	dir, err := os.MkdirTemp("/tmp", "cli")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, strings.Repeat("d", length-len(dir)-len("/.sock"))+".sock")
+}
 
 // fakeDaemon answers the Engine API with fixed objects on a unix socket and keeps what it was asked. Objects are
 // looked up by name: a name it does not know is 404 with Docker's words, a few names stand for special answers.
@@ -35,7 +53,7 @@ const apiVersion = "1.50"
 
 func newFakeDaemon(t *testing.T) *fakeDaemon {
 	t.Helper()
-	d := &fakeDaemon{socket: filepath.Join(t.TempDir(), "d.sock"), routes: apiRoutes(), started: make(chan struct{})}
+	d := &fakeDaemon{socket: socketPath(t), routes: apiRoutes(), started: make(chan struct{})}
 	l, err := net.Listen("unix", d.socket)
 	if err != nil {
 		t.Fatal(err)

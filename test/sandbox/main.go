@@ -4,10 +4,11 @@
 // namespace, interfaces and rules with the network namespace, mounts with the
 // mount namespace, and the control groups named by -cgroup are removed.
 //
-//	sandbox [-cgroup NAME] [-cwd DIR] COMMAND ARG…
+//	sandbox [-cgroup NAME] [-cwd DIR] [-tied] COMMAND ARG…
 //
-// It ends when the command ends, when its parent dies (even by SIGKILL), or on
-// SIGINT and SIGTERM, which it passes on. The exit status is the command's.
+// It ends when the command ends, or on SIGINT and SIGTERM, which it passes on;
+// with -tied also when its parent dies, even by SIGKILL. The exit status is the
+// command's.
 // The first line it writes to descriptor 3, if that is open, is the pid of the
 // namespaces' first process in the caller's pid namespace, for nsenter(1).
 package main
@@ -43,15 +44,18 @@ func main() {
 func outer() int {
 	group := flag.String("cgroup", "", "control groups of this name, directly below each hierarchy's root, are removed at the end")
 	cwd := flag.String("cwd", "", "working directory")
+	tied := flag.Bool("tied", false, "end with the parent; only for parents of one thread, because the kernel means the thread that started us")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		flag.Usage()
 		return 2
 	}
-	// The parent's death must reach us although it is not ours to wait for.
+	// The inner process ends with this thread, so it has to be the main one.
 	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
-		return fail(err)
+	if *tied {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+			return fail(err)
+		}
 	}
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", flag.Args()...)
 	cmd.Env = append(os.Environ(), innerEnv+"=1")

@@ -142,7 +142,14 @@ func (c *Conn) observe(name string) (Observed, error) {
 		if err != nil {
 			return Observed{}, err
 		}
+		// A set that the kernel grows while it is read shows elements twice.
+		seen := make(map[string]bool, len(elements))
 		for _, e := range elements {
+			key := string(e.Key) + "\x00" + string(e.KeyEnd)
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
 			o.sets[s.Name] = append(o.sets[s.Name], Element{Key: e.Key, KeyEnd: e.KeyEnd, Value: e.Val})
 		}
 	}

@@ -147,7 +147,16 @@ func (m *Monitor) Resize(ctx context.Context, rows, cols uint16) error {
 
 // Signal the container's process, or all of its processes.
 func (m *Monitor) Signal(ctx context.Context, sig int, all bool) error {
-	if err := m.ask(ctx, protocol.OpSignal, protocol.SignalArgs{Signal: sig, All: all}, nil); err != nil {
+	if err := m.can(ctx, protocol.OpSignal); err != nil {
+		return fmt.Errorf("signal container %s: %w", m.id, err)
+	}
+	err := m.ask(ctx, protocol.OpSignal, protocol.SignalArgs{Signal: sig, All: all}, nil)
+	if errdefs.IsNotFound(err) {
+		// It ran when it was asked for and ended before the reply: by this
+		// signal, or too early for it to matter.
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("signal container %s: %w", m.id, err)
 	}
 	return nil

@@ -100,11 +100,28 @@ func (s *stage) become() error {
 	if err := s.conn.Send(Ready, nil); err != nil && s.Gate < 0 {
 		return err
 	}
+	defaultSignals()
 	if err := c.Final(s.listener); err != nil {
 		return err
 	}
 	err = syscall.Exec(name, p.Args, env)
 	return &codedError{execCode(err), fmt.Errorf("exec %s: %w", name, err)}
+}
+
+// defaultSignals undoes what our starters ignore: handlers end with execve, but
+// a signal that is ignored stays so (signal(7)), and a container should not
+// depend on the shell its daemon was started from.
+func defaultSignals() {
+	const ignored = 1 // SIG_IGN
+	// struct kernel_sigaction of rt_sigaction(2): handler, flags, restorer, mask.
+	type action struct{ handler, flags, restorer, mask uintptr }
+	for sig := uintptr(1); sig <= 64; sig++ {
+		var now, def action
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&now)), 8, 0, 0)
+		if errno == 0 && now.handler == ignored {
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&def)), 0, 8, 0, 0)
+		}
+	}
 }
 
 // resources sets limits and scheduling of this thread.

@@ -23,7 +23,7 @@ const collect = (stream) => new Promise((resolve, reject) => {
   const out = new PassThrough();
   const text = collect(out);
   const [result] = await docker.run('busybox', ['echo', 'ahoy'], out, { HostConfig: { AutoRemove: true } });
-  out.end();
+  // run answers with the exit, not with the end of the output, which ends out.
   assert.strictEqual(result.StatusCode, 0);
   assert.match(await text, /ahoy/);
 

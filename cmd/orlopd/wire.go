@@ -317,9 +317,11 @@ func (e *engine) run(ctx context.Context) error {
 // shutdown lets go of containers, or stops them first (stopAll).
 func (e *engine) shutdown(ctx context.Context, stopAll bool) error {
 	err := e.containers.Shutdown(ctx, stopAll)
+	// Takes netd, table and bridge away when no container is left that names or
+	// ports are kept for.
+	err = errors.Join(err, e.networks.Shutdown(context.WithoutCancel(ctx)))
 	if stopAll {
-		// Nothing runs any more that names or ports could be kept for.
-		err = errors.Join(err, e.networks.Shutdown(context.WithoutCancel(ctx)), e.removeGroup(ctx))
+		err = errors.Join(err, e.removeGroup(ctx))
 	}
 	return err
 }

@@ -256,5 +256,16 @@ func platformWarnings(image ocispec.Platform) []string {
 		platforms.FormatAll(image), platforms.FormatAll(host))}
 }
 
+// etcOwner is the container whose hosts, hostname and resolv.conf a container
+// sees: its own, or those of the one whose network it joins.
+func (s *Service) etcOwner(id string, mode containertypes.NetworkMode) string {
+	if joined := mode.ConnectedContainer(); joined != "" {
+		if o, err := s.find(joined); err == nil {
+			return o.id
+		}
+	}
+	return id
+}
+
 // etcPath is where one of the files bound into /etc lies.
 func (s *Service) etcPath(id, name string) string { return filepath.Join(s.cfg.Store.Dir(id), name) }

@@ -68,8 +68,9 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 		resp.Platform = saved.Platform.OS
 	}
 	if started {
-		resp.HostnamePath, resp.HostsPath = s.etcPath(snap.id, "hostname"), s.etcPath(snap.id, "hosts")
-		resp.ResolvConfPath = s.etcPath(snap.id, "resolv.conf")
+		owner := s.etcOwner(snap.id, host.NetworkMode)
+		resp.HostnamePath, resp.HostsPath = s.etcPath(owner, "hostname"), s.etcPath(owner, "hosts")
+		resp.ResolvConfPath = s.etcPath(owner, "resolv.conf")
 	}
 	if log := host.LogConfig.Type; log == "json-file" {
 		resp.LogPath = s.logPath(snap.id, log)

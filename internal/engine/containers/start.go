@@ -130,6 +130,16 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	if err := s.joinNamespaces(snap, &in); err != nil {
 		return made, err
 	}
+	if joined := host.NetworkMode.ConnectedContainer(); joined != "" {
+		donor, err := s.find(joined)
+		if err != nil {
+			return made, err
+		}
+		// Who shares a network is known by one name on it.
+		shared, theirs := *in.Config, donor.snapshot().saved.Config
+		shared.Hostname, shared.Domainname = theirs.Hostname, theirs.Domainname
+		in.Config = &shared
+	}
 	rootfs, err := s.cfg.Store.Rootfs(ctx, o.id)
 	if err != nil {
 		return made, fmt.Errorf("find layers: %w", err)
@@ -179,6 +189,10 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		{"resolv.conf", sandbox.ResolvConf, &in.ResolvConfPath},
 	} {
 		if f.content == nil {
+			// Of a container whose network is joined the names are joined too.
+			if owner := s.etcOwner(o.id, host.NetworkMode); owner != o.id {
+				*f.path = s.etcPath(owner, f.name)
+			}
 			continue
 		}
 		*f.path = s.etcPath(o.id, f.name)

@@ -308,13 +308,17 @@ func (m *monitor) finish(ctx context.Context) {
 	if err != nil {
 		exit.Code, exit.Reason = 137, "wait: "+err.Error()
 	}
+	// At once: systemd removes a scope as soon as it is empty, and the count
+	// with it. What was seen before counts too.
+	if kills, err := m.ctr.OOM(); err == nil {
+		m.tellOOM(kills)
+	}
 	m.trim.stop()
 	m.main.drain()
 	m.awaitExecs()
-	if kills, err := m.ctr.OOM(); err == nil {
-		exit.OOMKilled = kills > 0
-		m.tellOOM(kills)
-	}
+	m.mu.Lock()
+	exit.OOMKilled = m.oomKills > 0
+	m.mu.Unlock()
 	m.writeExit(exit)
 	m.mu.Lock()
 	m.exit = &exit
@@ -406,18 +410,14 @@ func (m *monitor) watchOOM(ctx context.Context) {
 		if err != nil || events == nil {
 			return // the count is still read at the end
 		}
-		if kills, err := m.ctr.OOM(); err == nil {
-			m.tellOOM(kills) // those before anybody watched
-		}
+		m.noteOOM() // those before anybody watched
 		for {
 			select {
 			case _, ok := <-events:
 				if !ok {
 					return
 				}
-				if kills, err := m.ctr.OOM(); err == nil {
-					m.tellOOM(kills)
-				}
+				m.noteOOM()
 			case <-ctx.Done():
 				return
 			}
@@ -425,9 +425,17 @@ func (m *monitor) watchOOM(ctx context.Context) {
 	})
 }
 
-func (m *monitor) tellOOM(kills uint64) {
+func (m *monitor) noteOOM() {
 	m.moving.RLock()
 	defer m.moving.RUnlock()
+	if kills, err := m.ctr.OOM(); err == nil {
+		m.tellOOM(kills)
+	}
+}
+
+// tellOOM records and tells how many processes were taken so far. The caller
+// holds moving for reading; taking it twice could wait for a writer between.
+func (m *monitor) tellOOM(kills uint64) {
 	m.mu.Lock()
 	more := kills > m.oomKills
 	m.oomKills = max(m.oomKills, kills)

@@ -7,7 +7,7 @@
 [ "$(id -u)" = 0 ] || die "root is needed"
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=(debian-12 debian-13 ubuntu-24.04)
-apt_install mmdebstrap ubuntu-keyring debian-archive-keyring
+apt_install mmdebstrap ubuntu-archive-keyring debian-archive-keyring
 goroot=$(go env GOROOT)
 passed=0 failed=0
 for name in "${names[@]}"; do

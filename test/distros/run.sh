@@ -29,6 +29,8 @@ for name in "${names[@]}"; do
 				mkdir -p "$root/usr/local/go"
 				mount --bind "$goroot" "$root/usr/local/go"
 				mount -t proc proc "$root/proc"
+				# A machine behind a proxy of its own trusts its certificates.
+				mount --bind /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 				mount --rbind /sys "$root/sys"
 				mount --rbind /dev "$root/dev"
 				cp /etc/resolv.conf "$root/etc/resolv.conf"

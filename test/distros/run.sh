@@ -26,6 +26,8 @@ for name in "${names[@]}"; do
 			git clone -q "$top" "$root/root/orlop" &&
 			unshare --mount --pid --fork --kill-child --propagation private bash -euc '
 				root=$1 goroot=$2
+				# The root has to be a mount: what runs inside changes its propagation.
+				mount --bind "$root" "$root"
 				mkdir -p "$root/usr/local/go"
 				mount --bind "$goroot" "$root/usr/local/go"
 				mount -t proc proc "$root/proc"

@@ -6,7 +6,7 @@
 # Usage: vm-test.sh [JOB]   JOB is a script for inside, default test/vm/job.sh
 . "$(dirname "$0")/lib.sh"
 job=${1:-$top/test/vm/job.sh}
-minutes=${ORLOP_VM_MINUTES:-20}
+minutes=${ORLOP_VM_MINUTES:-45}
 vm=$("$top/test/vm/image.sh")
 "$top/test/images/make.sh" busybox >/dev/null
 apt_install qemu-system-x86

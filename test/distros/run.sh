@@ -31,6 +31,9 @@ for name in "${names[@]}"; do
 				mkdir -p "$root/usr/local/go"
 				mount --bind "$goroot" "$root/usr/local/go"
 				mount -t proc proc "$root/proc"
+				# Modules are downloaded once for all roots.
+				mkdir -p "$root/root/go/pkg/mod" "$3"
+				mount --bind "$3" "$root/root/go/pkg/mod"
 				# A machine behind a proxy of its own trusts its certificates.
 				mount --bind /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 				mount --rbind /sys "$root/sys"
@@ -38,7 +41,7 @@ for name in "${names[@]}"; do
 				cp /etc/resolv.conf "$root/etc/resolv.conf"
 				exec chroot "$root" env -i HOME=/root TERM=dumb PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 					GOPROXY="$(go env GOPROXY)" GOFLAGS="${GOFLAGS:-}" bash -c "cd /root/orlop && make demo"
-			' in_root "$root" "$goroot"
+			' in_root "$root" "$goroot" "$cache/distro-modules"
 	} >"$log" 2>&1 || status=$?
 	rm -rf --one-file-system "$root"
 	if [ $status = 0 ]; then

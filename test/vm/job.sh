@@ -72,7 +72,7 @@ for t in /host/tests/*.test; do
 	name=$(basename "$t" .test)
 	dir=/host/src/$(tr _ / <<<"$name")
 	[ -d "$dir" ] || dir=/tmp
-	out=$(cd "$dir" && "$t" -test.v -test.timeout 12m 2>&1)
+	out=$(cd "$dir" && "$t" -test.v -test.timeout ${ORLOP_VM_SUITE:-25m} 2>&1)
 	p=$(grep -cE '^\s*--- PASS' <<<"$out") f=$(grep -cE '^\s*--- FAIL' <<<"$out") s=$(grep -cE '^\s*--- SKIP' <<<"$out")
 	if grep -qE '^(panic:|fatal error:)' <<<"$out"; then f=$((f + 1)); fi
 	printf '%-40s %d passed, %d failed, %d skipped\n' "suite $name" "$p" "$f" "$s"

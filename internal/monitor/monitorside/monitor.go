@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/logfile"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
@@ -79,6 +80,11 @@ type monitor struct {
 	failed   *protocol.Failure
 	exit     *protocol.Exit
 	oomKills uint64
+
+	// kernel is the kernel's log since the start, nil but with systemd's
+	// cgroups; group is where they are.
+	kernel *cgroup.KernelLog
+	group  cgroup.Config
 }
 
 func newMonitor(p platform) *monitor {
@@ -234,6 +240,11 @@ func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error 
 		t.abort()
 		return err
 	}
+	m.group = groupOf(l).cfg
+	if m.group.Systemd {
+		// Without the log a kill may go unnoticed; that is no reason not to start.
+		m.kernel, _ = cgroup.OpenKernelLog()
+	}
 	r, err := m.platform.start(ctx, l, ends)
 	ends.close()
 	if err != nil {
@@ -308,11 +319,7 @@ func (m *monitor) finish(ctx context.Context) {
 	if err != nil {
 		exit.Code, exit.Reason = 137, "wait: "+err.Error()
 	}
-	// At once: systemd removes a scope as soon as it is empty, and the count
-	// with it. What was seen before counts too.
-	if kills, err := m.ctr.OOM(); err == nil {
-		m.tellOOM(kills)
-	}
+	m.tellOOM(m.kills())
 	m.trim.stop()
 	m.main.drain()
 	m.awaitExecs()
@@ -431,6 +438,17 @@ func (m *monitor) noteOOM() {
 	if kills, err := m.ctr.OOM(); err == nil {
 		m.tellOOM(kills)
 	}
+}
+
+// kills counts what the OOM killer took of a container that has ended.
+func (m *monitor) kills() uint64 {
+	kills, err := m.ctr.OOM()
+	if err == nil && kills > 0 || m.kernel == nil {
+		return kills
+	}
+	// systemd may have removed the scope, and the count with it.
+	logged, _ := m.kernel.Kills(m.group) // what was read before an error counts
+	return max(kills, logged)
 }
 
 // tellOOM records and tells how many processes were taken so far. The caller

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/logfile"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 )
@@ -55,6 +56,7 @@ type settledState struct {
 	Listen  int                  `json:"listen"`
 	Stdin   int                  `json:"stdin"`
 	Console int                  `json:"console"`
+	Kernel  int                  `json:"kernel"`
 	Streams []settledStream      `json:"streams,omitempty"`
 	Conns   []settledConn        `json:"conns,omitempty"`
 	Clients []settledClient      `json:"clients,omitempty"`
@@ -124,7 +126,10 @@ func (m *monitor) describe(s *settledState) bool {
 	s.Pid, s.Started, s.OOM = t.pid, m.started, m.oomKills
 	s.TTY, s.Once = t.tty, t.in.once
 	s.Lock, s.Listen = number(m.lock), number(m.listen.file)
-	s.Stdin, s.Console = -1, number(t.console)
+	s.Stdin, s.Console, s.Kernel = -1, number(t.console), -1
+	if m.kernel != nil {
+		s.Kernel = number(m.kernel.File())
+	}
 	if t.console == nil && t.in.open() {
 		s.Stdin = number(t.in.file)
 	}
@@ -194,7 +199,7 @@ func (m *monitor) become(s *settledState) error {
 		return err
 	}
 	defer state.Close()
-	keep := []int{s.Lock, s.Listen, s.Stdin, s.Console, number(state)}
+	keep := []int{s.Lock, s.Listen, s.Stdin, s.Console, s.Kernel, number(state)}
 	for _, x := range s.Streams {
 		keep = append(keep, x.FD)
 	}
@@ -270,6 +275,10 @@ func (m *monitor) takeOver(ctx context.Context, s *settledState) error {
 		return err
 	}
 	m.ctr = r
+	m.group = r.cfg
+	if f := inherited(s.Kernel, "/dev/kmsg"); f != nil {
+		m.kernel = cgroup.KernelLogOf(f)
+	}
 	if m.log, err = logfile.Open(s.Log); err != nil {
 		// The app goes on; its output is counted as dropped.
 		if m.log, err = logfile.Open(logfile.Config{Driver: logfile.DriverNone}); err != nil {

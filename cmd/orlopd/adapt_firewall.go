@@ -15,4 +15,6 @@ func (openFirewall) Apply(context.Context, network.Ruleset) (string, error) { re
 func (openFirewall) DropsForeign(context.Context) (bool, error)             { return false, nil }
 func (openFirewall) Publish(context.Context, []network.Binding) error       { return nil }
 func (openFirewall) Unpublish(context.Context, []network.Binding) error     { return nil }
+func (openFirewall) SetBridge(context.Context, network.BridgeRules) error   { return nil }
+func (openFirewall) DropBridge(context.Context, network.BridgeRules) error  { return nil }
 func (openFirewall) Remove(context.Context) error                           { return nil }

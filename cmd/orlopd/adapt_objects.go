@@ -15,7 +15,6 @@ import (
 	"github.com/orlop/orlop/internal/engine/containers"
 	"github.com/orlop/orlop/internal/engine/images"
 	"github.com/orlop/orlop/internal/engine/networks"
-	"github.com/orlop/orlop/internal/netdriver/bridge"
 	"github.com/orlop/orlop/internal/store/records"
 )
 
@@ -64,17 +63,6 @@ func (n containerNetworks) Restore(ctx context.Context, live []containers.LiveSa
 
 func (n containerNetworks) Settings(id string) *containertypes.NetworkSettings {
 	return n.s.Settings(id)
-}
-
-// networkDriver is networks.Driver: the interface's handle is an interface too.
-type networkDriver struct{ *bridge.Driver }
-
-func (d networkDriver) OpenSandbox(ctx context.Context, plan network.SandboxPlan) (networks.Handle, error) {
-	ns, err := d.Driver.OpenSandbox(ctx, plan)
-	if err != nil {
-		return nil, err
-	}
-	return ns, nil
 }
 
 // networkStore is networks.Store over a bucket of records.

@@ -38,6 +38,7 @@ import (
 	"github.com/orlop/orlop/internal/netdriver/firewall"
 	nethost "github.com/orlop/orlop/internal/netdriver/host"
 	"github.com/orlop/orlop/internal/netdriver/netd"
+	"github.com/orlop/orlop/internal/netdriver/sandbox"
 	"github.com/orlop/orlop/internal/registry/remote"
 	"github.com/orlop/orlop/internal/store/eventlog"
 	"github.com/orlop/orlop/internal/store/layers"
@@ -263,6 +264,11 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		return nil, err
 	}
 	e.closers = append(e.closers, bridges.Close)
+	sandboxes, err := sandbox.New()
+	if err != nil {
+		return nil, err
+	}
+	e.closers = append(e.closers, sandboxes.Close)
 	rules, err := firewall.New(id.Table)
 	if err != nil {
 		return nil, err
@@ -280,7 +286,8 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		Default: def, Pools: c.Pools,
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts, HostGateway: c.HostGateway,
 		KeepForwarding: !c.IPForward,
-		Driver:         networkDriver{bridges},
+		Drivers:        map[string]networks.Driver{network.DriverBridge: bridges},
+		Sandboxes:      sandboxes,
 		Firewall:       fw,
 		Nameserver: netd.New(netd.Config{
 			Program: netdBinary, Dir: filepath.Join(c.ExecRoot, "netd"), Logger: log,

@@ -23,6 +23,29 @@ type Attachment struct {
 	Exposed []string `json:"exposed,omitempty"`
 }
 
+// Addrs are the addresses of all endpoints, in their order.
+func (a Attachment) Addrs() []netip.Addr {
+	var out []netip.Addr
+	for _, ep := range a.Endpoints {
+		for _, p := range []netip.Prefix{ep.IPv4, ep.IPv6} {
+			if p.IsValid() {
+				out = append(out, p.Addr())
+			}
+		}
+	}
+	return out
+}
+
+// Plain reports whether the sandbox has no interface but lo.
+func (a Attachment) Plain() bool {
+	for _, ep := range a.Endpoints {
+		if ep.HostLink != "" {
+			return false
+		}
+	}
+	return true
+}
+
 // Endpoint is one interface of a sandbox on one network.
 type Endpoint struct {
 	ID          string `json:"id"`
@@ -39,6 +62,33 @@ type Endpoint struct {
 	Aliases   []string     `json:"aliases,omitempty"`
 	// DNSNames are all names the name server knows the endpoint by.
 	DNSNames []string `json:"dnsNames,omitempty"`
+	// Kind of the interface (Interface.Kind); empty is Veth.
+	Kind string `json:"kind,omitempty"`
+	// Driver of the network, for events after it is gone.
+	Driver string `json:"driver,omitempty"`
+	// Priority decides who has the default route: the highest, then the first
+	// name (GwPriority of the API).
+	Priority int `json:"priority,omitempty"`
+	// LinkLocal are further addresses of the interface (--link-local-ip).
+	LinkLocal []netip.Addr `json:"linkLocal,omitempty"`
+	// Routes beside the default one, of drivers that name some.
+	Routes []Route `json:"routes,omitempty"`
+	// Options of the endpoint (--driver-opt).
+	Options map[string]string `json:"options,omitempty"`
+	// NoGateway: the network offers no way out (--internal, isolated).
+	NoGateway bool `json:"noGateway,omitempty"`
+	// OnLink4 and OnLink6: the default route leads to the link itself.
+	OnLink4 bool `json:"onLink4,omitempty"`
+	OnLink6 bool `json:"onLink6,omitempty"`
+	// Default4 and Default6 mark the endpoint with the default route of a family.
+	Default4 bool `json:"default4,omitempty"`
+	Default6 bool `json:"default6,omitempty"`
+}
+
+// Route is a route of a sandbox. Without Via the destination is on the link.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via"`
 }
 
 // Binding is one published port.

@@ -28,20 +28,59 @@ type Bridge struct {
 	Localnet bool
 }
 
+// Kinds of interfaces.
+const (
+	// Veth is a pair: one end is a port of Bridge, the other in the sandbox.
+	Veth = "veth"
+	// Macvlan and Ipvlan share the interface Parent.
+	Macvlan = "macvlan"
+	Ipvlan  = "ipvlan"
+	// Moved exists on the host under the name HostLink and is moved: somebody
+	// else has made it.
+	Moved = "moved"
+)
+
 // Interface is one interface of a sandbox.
 type Interface struct {
-	// HostLink and InnerLink are the names of the veth's two ends.
+	// Kind is one of the above; empty is Veth.
+	Kind string
+	// HostLink and InnerLink are the names on the host (the veth's other end)
+	// and in the sandbox.
 	HostLink, InnerLink string
 	Bridge              string
-	MAC                 string
-	MTU                 int
-	Addrs               []netip.Prefix
-	// Gateway4 and Gateway6 are default routes; invalid for none.
+	// Parent, Mode and Flag of a macvlan (bridge, private, vepa, passthru) or
+	// ipvlan (l2, l3, l3s; bridge, private, vepa).
+	Parent, Mode, Flag string
+	// MAC is empty where the kernel's own choice stays.
+	MAC string
+	// MTU in bytes; 0 leaves the kernel's choice.
+	MTU   int
+	Addrs []netip.Prefix
+	// Gateway4 and Gateway6 are default routes; invalid for none. OnLink4 and
+	// OnLink6: the default route leads to the link itself.
 	Gateway4, Gateway6 netip.Addr
+	OnLink4, OnLink6   bool
+	Routes             []Route
+	// Sysctls are written in the sandbox when the interface is there; IFNAME
+	// in a key stands for its name.
+	Sysctls []Sysctl
 	// Isolated: the containers of the network do not reach each other.
 	Isolated bool
 	// Announce the MAC address: somebody may know another one for the address.
 	Announce bool
+}
+
+// Sysctl is a setting of a network namespace, e.g.
+// net.ipv4.conf.IFNAME.log_martians=1.
+type Sysctl struct {
+	Key, Value string
+}
+
+// Default names the interfaces and gateways of a sandbox's default routes; ""
+// is none.
+type Default struct {
+	Link4, Link6       string
+	Gateway4, Gateway6 netip.Addr
 }
 
 // SandboxPlan is the wanted state of a new network namespace.
@@ -89,6 +128,13 @@ type BridgeRules struct {
 	Masquerade bool
 	// Internal: nothing enters or leaves.
 	Internal bool
+	// Mode4 and Mode6 say how it is reached; empty is GatewayNAT.
+	Mode4, Mode6 GatewayMode
+	// Source4 and Source6, when valid, are what masquerading hides behind.
+	Source4, Source6 netip.Addr
+	// Trusted interfaces may send to published ports by the containers' own
+	// addresses.
+	Trusted []string
 }
 
 // String lists a ruleset in a fixed order, one line each.
@@ -105,6 +151,18 @@ func (r Ruleset) String() string {
 		}{{b.ICC, "icc"}, {b.Masquerade, "masquerade"}, {b.Internal, "internal"}} {
 			if f.on {
 				line += " " + f.name
+			}
+		}
+		for _, f := range []struct{ name, value string }{
+			{"mode4", string(b.Mode4)}, {"mode6", string(b.Mode6)}, {"trusted", strings.Join(b.Trusted, ",")},
+		} {
+			if f.value != "" {
+				line += " " + f.name + "=" + f.value
+			}
+		}
+		for _, a := range []netip.Addr{b.Source4, b.Source6} {
+			if a.IsValid() {
+				line += " as " + a.String()
 			}
 		}
 		lines = append(lines, line)

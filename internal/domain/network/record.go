@@ -1,6 +1,8 @@
 package network
 
 import (
+	"cmp"
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -19,6 +21,12 @@ const (
 	DriverBridge = "bridge"
 	DriverHost   = "host"
 	DriverNull   = "null"
+)
+
+// Built-in drivers of addresses: the engine's own, and none.
+const (
+	IPAMDefault = "default"
+	IPAMNull    = "null"
 )
 
 // Record is the stored truth about a network. Endpoints are not part of it:
@@ -40,11 +48,36 @@ type Record struct {
 	Attachable bool              `json:"attachable,omitempty"`
 	Options    map[string]string `json:"options,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
+
+	// Scope is "local" (also when empty) or "swarm".
+	Scope string `json:"scope,omitempty"`
+	// ConfigOnly: the network only lends its settings to others; ConfigFrom
+	// names the one that lent them.
+	ConfigOnly bool   `json:"configOnly,omitempty"`
+	ConfigFrom string `json:"configFrom,omitempty"`
+	// Foreign: the device was there before the network and stays when the
+	// network goes.
+	Foreign bool `json:"foreign,omitempty"`
+	// BridgeAddr4 and BridgeAddr6 are the addresses of the bridge where they are
+	// not those of the gateway (--default-gateway).
+	BridgeAddr4 netip.Addr `json:"bridgeAddr4"`
+	BridgeAddr6 netip.Addr `json:"bridgeAddr6"`
+	// Pools are the ids that a foreign IPAM driver gave the subnets of
+	// IPAM.Config, in their order; empty for the built-in one.
+	Pools []string `json:"pools,omitempty"`
+	// Made is what the driver remembers of what it has made, e.g. that a VLAN
+	// interface is its own.
+	Made map[string]string `json:"made,omitempty"`
+	// Request is the create request as it came; nil for the predefined ones.
+	Request json.RawMessage `json:"request,omitempty"`
 }
 
 // Predefined reports whether the network is one of bridge, host and none.
-func (r Record) Predefined() bool {
-	return r.Name == BridgeName || r.Name == HostName || r.Name == NoneName
+func (r Record) Predefined() bool { return Predefined(r.Name) }
+
+// Predefined reports whether name is one of bridge, host and none.
+func Predefined(name string) bool {
+	return name == BridgeName || name == HostName || name == NoneName
 }
 
 // Network is the record as the API shows it.
@@ -57,10 +90,11 @@ func (r Record) Network() networktypes.Network {
 		ipam.Config = []networktypes.IPAMConfig{}
 	}
 	n := networktypes.Network{
-		Name: r.Name, ID: r.ID, Created: r.Created, Scope: "local", Driver: r.Driver,
+		Name: r.Name, ID: r.ID, Created: r.Created, Scope: cmp.Or(r.Scope, "local"), Driver: r.Driver,
 		EnableIPv4: r.EnableIPv4, EnableIPv6: r.EnableIPv6, IPAM: ipam,
 		Internal: r.Internal, Attachable: r.Attachable,
-		Options: r.Options, Labels: r.Labels,
+		Options: r.Options, Labels: r.Labels, ConfigOnly: r.ConfigOnly,
+		ConfigFrom: networktypes.ConfigReference{Network: r.ConfigFrom},
 	}
 	if n.Options == nil {
 		n.Options = map[string]string{}
@@ -70,16 +104,6 @@ func (r Record) Network() networktypes.Network {
 	}
 	return n
 }
-
-// Option names of Docker's bridge driver.
-const (
-	OptBridgeName = "com.docker.network.bridge.name"
-	OptDefault    = "com.docker.network.bridge.default_bridge"
-	OptICC        = "com.docker.network.bridge.enable_icc"
-	OptMasquerade = "com.docker.network.bridge.enable_ip_masquerade"
-	OptHostIP     = "com.docker.network.bridge.host_binding_ipv4"
-	OptMTU        = "com.docker.network.driver.mtu"
-)
 
 // DefaultBridge configures the network "bridge" (the flags of dockerd).
 type DefaultBridge struct {

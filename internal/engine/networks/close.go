@@ -28,7 +28,10 @@ func (s *Service) Started(ctx context.Context, containerID string, pid int) erro
 		return notFound(containerID)
 	}
 	defer s.letGo(sb)
-	if names := s.names(sb); names.DNS {
+	s.mu.Lock()
+	names := s.names(sb.att, pid)
+	s.mu.Unlock()
+	if names.DNS {
 		return s.cfg.Nameserver.Put(ctx, names, nil)
 	}
 	return nil
@@ -41,31 +44,52 @@ func (s *Service) Close(ctx context.Context, containerID string) error {
 	s.mu.Lock()
 	sb := s.sandboxes[containerID]
 	delete(s.sandboxes, containerID)
+	var att network.Attachment
+	if sb != nil {
+		att = sb.att
+	}
 	s.mu.Unlock()
 	if sb == nil {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
 	var errs []error
-	if len(sb.att.Ports) > 0 {
-		if err := s.cfg.Firewall.Unpublish(ctx, sb.att.Ports); err != nil {
+	if len(att.Ports) > 0 {
+		if err := s.cfg.Firewall.Unpublish(ctx, att.Ports); err != nil {
 			errs = append(errs, fmt.Errorf("unpublish ports: %w", err))
 		}
 	}
-	if err := s.dropNames(ctx, sb.att); err != nil {
+	if err := s.dropNames(ctx, att); err != nil {
 		errs = append(errs, fmt.Errorf("take names out: %w", err))
 	}
-	s.releasePorts(sb.att.Ports)
-	for _, ep := range sb.att.Endpoints {
-		if ep.HostLink != "" {
-			s.drain(containerID, ep)
-		}
-	}
+	s.releasePorts(att.Ports)
 	s.letGo(sb)
-	s.announce(events.ActionDisconnect, sb.att)
+	for _, ep := range att.Endpoints {
+		errs = append(errs, s.abandon(ctx, containerID, ep))
+	}
+	s.announce(events.ActionDisconnect, containerID, att.Endpoints...)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close sandbox of container %s: %w", containerID, err)
 	}
+	return nil
+}
+
+// abandon ends an endpoint whose sandbox goes: its addresses are free when its
+// link is gone.
+func (s *Service) abandon(ctx context.Context, containerID string, ep network.Endpoint) error {
+	if ep.HostLink == "" {
+		return nil // host and none
+	}
+	if n := s.network(ep.NetworkID); n != nil && n.driver != nil {
+		if err := n.driver.Leave(ctx, n.rec, ep); err != nil {
+			return fmt.Errorf("leave network %s: %w", ep.NetworkName, err)
+		}
+	}
+	if ep.Kind == "" || ep.Kind == network.Veth {
+		s.drain(ctx, containerID, ep)
+		return nil
+	}
+	s.release(ctx, ep, false)
 	return nil
 }
 
@@ -83,8 +107,8 @@ type drained struct {
 
 // drain marks the addresses of an endpoint and has the reaper look after its
 // link.
-func (s *Service) drain(containerID string, ep network.Endpoint) {
-	s.release(ep, true)
+func (s *Service) drain(ctx context.Context, containerID string, ep network.Endpoint) {
+	s.release(ctx, ep, true)
 	s.drainMu.Lock()
 	s.draining[ep.HostLink] = drained{container: containerID, ep: ep, since: s.cfg.Now()}
 	s.drainMu.Unlock()
@@ -97,7 +121,7 @@ func (s *Service) drain(containerID string, ep network.Endpoint) {
 // reclaim gives a container that is started again at once the addresses it just
 // had, though their link still stands: the link is cut off, so that nothing of
 // the old sandbox can answer any more, and its end frees nothing.
-func (s *Service) reclaim(ctx context.Context, containerID string, n *netState) (addr4, addr6 netip.Addr, ok bool) {
+func (s *Service) reclaim(ctx context.Context, containerID string, n *netState) (addr4, addr6 netip.Prefix, ok bool) {
 	s.drainMu.Lock()
 	name := ""
 	var d drained
@@ -108,24 +132,25 @@ func (s *Service) reclaim(ctx context.Context, containerID string, n *netState) 
 	}
 	if name == "" {
 		s.drainMu.Unlock()
-		return netip.Addr{}, netip.Addr{}, false
+		return netip.Prefix{}, netip.Prefix{}, false
 	}
 	s.draining[name] = drained{since: d.since} // reaped, but it frees nothing
 	s.drainMu.Unlock()
-	if err := s.cfg.Driver.CutLink(ctx, name); err != nil {
+	if err := s.cfg.Sandboxes.CutLink(ctx, name); err != nil {
 		s.cfg.Logger.Warn("cut link", "link", name, "error", err)
-		s.release(d.ep, false)
-		return netip.Addr{}, netip.Addr{}, false
+		s.release(ctx, d.ep, false)
+		return netip.Prefix{}, netip.Prefix{}, false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if d.ep.IPv4.IsValid() && n.addr4 != nil && n.addr4.Reclaim(d.ep.IPv4.Addr()) {
-		addr4, ok = d.ep.IPv4.Addr(), true
+	back := func(a netip.Prefix) netip.Prefix {
+		if p := n.poolOf(a.Addr()); p != nil && p.addrs != nil && p.addrs.Reclaim(a.Addr()) {
+			ok = true
+			return a
+		}
+		return netip.Prefix{}
 	}
-	if d.ep.IPv6.IsValid() && n.addr6 != nil && n.addr6.Reclaim(d.ep.IPv6.Addr()) {
-		addr6, ok = d.ep.IPv6.Addr(), true
-	}
-	return addr4, addr6, ok
+	return back(d.ep.IPv4), back(d.ep.IPv6), ok
 }
 
 // linkGone frees the addresses of a link that the kernel removed.
@@ -135,7 +160,7 @@ func (s *Service) linkGone(name string) {
 	delete(s.draining, name)
 	s.drainMu.Unlock()
 	if ok {
-		s.release(d.ep, false)
+		s.release(context.Background(), d.ep, false)
 	}
 }
 
@@ -152,7 +177,7 @@ func (s *Service) reap(ctx context.Context) (left bool) {
 	}
 	s.drainMu.Unlock()
 	for _, name := range due {
-		if err := s.cfg.Driver.RemoveLink(ctx, name); err != nil {
+		if err := s.cfg.Sandboxes.RemoveLink(ctx, name); err != nil {
 			s.cfg.Logger.Warn("remove link", "link", name, "error", err)
 			continue
 		}
@@ -168,24 +193,22 @@ func (s *Service) reap(ctx context.Context) (left bool) {
 func (s *Service) Settings(containerID string) *containertypes.NetworkSettings {
 	s.mu.Lock()
 	sb := s.sandboxes[containerID]
-	pid := 0
-	if sb != nil {
-		pid = sb.pid
-	}
-	s.mu.Unlock()
 	if sb == nil {
+		s.mu.Unlock()
 		return nil
 	}
+	att, asked, pid := sb.att, sb.asked, sb.pid
+	s.mu.Unlock()
 	out := &containertypes.NetworkSettings{
-		SandboxID: sb.att.SandboxID,
-		Ports:     network.PortMap(portSet(sb.att.Exposed), sb.att.Ports),
+		SandboxID: att.SandboxID,
+		Ports:     network.PortMap(portSet(att.Exposed), att.Ports),
 		Networks:  map[string]*networktypes.EndpointSettings{},
 	}
 	if pid > 0 {
 		out.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", pid)
 	}
-	for _, ep := range sb.att.Endpoints {
-		settings, err := ep.EndpointSettings(s.askedFor(sb, ep))
+	for _, ep := range att.Endpoints {
+		settings, err := ep.EndpointSettings(asked[ep.NetworkID])
 		if err != nil {
 			s.cfg.Logger.Warn("endpoint of a container", "container", containerID, "error", err)
 			continue
@@ -194,18 +217,6 @@ func (s *Service) Settings(containerID string) *containertypes.NetworkSettings {
 		out.Networks[ep.NetworkName] = settings
 	}
 	return out
-}
-
-func (s *Service) askedFor(sb *sandbox, ep network.Endpoint) *networktypes.EndpointSettings {
-	for _, key := range []string{ep.NetworkName, ep.NetworkID} {
-		if a := sb.asked[key]; a != nil {
-			return a
-		}
-	}
-	if ep.NetworkName == network.BridgeName {
-		return sb.asked[networktypes.NetworkDefault]
-	}
-	return nil
 }
 
 func portSet(ports []string) networktypes.PortSet {

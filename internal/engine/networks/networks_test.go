@@ -51,19 +51,66 @@ func (h handle) Close() error {
 	return nil
 }
 
-func (w *world) EnsureBridge(_ context.Context, b network.Bridge) error {
-	return w.do("bridge %s %v", b.Device, b.Addrs)
+// bridges is a driver whose networks are lines of the list.
+type bridges struct{ w *world }
+
+func (b bridges) Capabilities(context.Context) (network.Capabilities, error) {
+	return network.Capabilities{Scope: "local", Ports: true}, nil
 }
-func (w *world) BridgeAddrs(context.Context, string) ([]netip.Prefix, error) { return nil, nil }
-func (w *world) RemoveBridge(_ context.Context, d string) error              { return w.do("nobridge %s", d) }
-func (w *world) OpenSandbox(_ context.Context, p network.SandboxPlan) (network.Handle, error) {
+
+func (b bridges) Prepare(_ context.Context, r *network.Record) (network.Wants, error) {
+	r.Device = network.BridgeDevice(r.ID)
+	return network.Wants{Gateway4: true, Gateway6: true}, b.w.fail["prepare"]
+}
+
+func (b bridges) Ensure(_ context.Context, r network.Record, _ []network.Endpoint) error {
+	plan, err := network.BridgeOf(r, nil)
+	return errors.Join(err, b.w.do("bridge %s %v", plan.Device, plan.Addrs))
+}
+
+func (b bridges) Remove(_ context.Context, r network.Record) error {
+	return b.w.do("nobridge %s", r.Device)
+}
+
+func (b bridges) Join(_ context.Context, j network.Join) (network.Interface, error) {
+	return network.Interface{Bridge: j.Network.Device, HostLink: j.Endpoint.HostLink}, b.w.fail["join"]
+}
+
+func (b bridges) Leave(context.Context, network.Record, network.Endpoint) error {
+	return b.w.fail["leave"]
+}
+
+func (b bridges) Info(context.Context, network.Record, network.Endpoint) (map[string]string, error) {
+	return nil, nil
+}
+func (b bridges) Links(context.Context, network.Record) ([]string, error) { return nil, nil }
+
+func (w *world) Addrs(context.Context, string) ([]netip.Prefix, error) { return nil, nil }
+func (w *world) Open(_ context.Context, p network.SandboxPlan) (network.Handle, error) {
 	var to []string
 	for _, i := range p.Interfaces {
 		to = append(to, fmt.Sprintf("%s=%v", i.InnerLink, i.Addrs))
 	}
 	return handle{w}, w.do("sandbox %v", to)
 }
-func (w *world) Links(context.Context, string) ([]string, error)      { return nil, nil }
+func (w *world) Enter(_ context.Context, pid int) (network.Handle, error) {
+	return handle{w}, w.do("enter %d", pid)
+}
+func (w *world) Attach(_ context.Context, _ network.Handle, i network.Interface) error {
+	return w.do("attach %s=%v", i.InnerLink, i.Addrs)
+}
+func (w *world) Detach(_ context.Context, _ network.Handle, inner, _ string) error {
+	return w.do("detach %s", inner)
+}
+func (w *world) SetDefault(_ context.Context, _ network.Handle, d network.Default) error {
+	return w.do("default %s %s", d.Link4, d.Link6)
+}
+func (w *world) SetBridge(_ context.Context, r network.BridgeRules) error {
+	return w.do("rule %s", r.Device)
+}
+func (w *world) DropBridge(_ context.Context, r network.BridgeRules) error {
+	return w.do("norule %s", r.Device)
+}
 func (w *world) RemoveLink(_ context.Context, n string) error         { return w.do("nolink") }
 func (w *world) CutLink(context.Context, string) error                { return w.do("cut") }
 func (w *world) WatchLinks(ctx context.Context, _ func(string)) error { <-ctx.Done(); return nil }
@@ -118,7 +165,7 @@ func (w *world) service(t *testing.T, live ...LiveSandbox) *Service {
 	t.Helper()
 	s, err := New(Config{
 		Default: network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
-		Driver:  w, Firewall: w, Nameserver: w, Host: w, Store: w, Events: publisher{w},
+		Drivers: map[string]Driver{"bridge": bridges{w}}, Sandboxes: w, Firewall: w, Nameserver: w, Host: w, Store: w, Events: publisher{w},
 		Now:   func() time.Time { return w.now },
 		NewID: func() string { w.ids++; return fmt.Sprintf("%012x%052x", w.ids, 0) },
 	})

@@ -1,10 +1,10 @@
 package networks
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -30,10 +30,17 @@ const drainWait = 5 * time.Second
 
 // sandbox is what the service knows of one container.
 type sandbox struct {
-	// att never changes after the sandbox is in Service.sandboxes.
+	// att is replaced, never changed in place, once the sandbox is in
+	// Service.sandboxes. Guarded by Service.mu.
 	att network.Attachment
-	// asked is the request's own view of the endpoints, for inspect.
+	// asked is the request's own view of the endpoints by network id, for
+	// inspect. Replaced like att.
 	asked map[string]*networktypes.EndpointSettings
+	// req is what the sandbox was opened with; its zero value for one that was
+	// taken over.
+	req SandboxRequest
+	// turn is taken by who connects or disconnects: one change at a time.
+	turn chan struct{}
 	// handle is closed when the container was started.
 	handle network.Handle
 	// pid is 0 before Started. Guarded by Service.mu.
@@ -52,7 +59,9 @@ type mode struct {
 	networks []*netState
 }
 
-func (s *Service) parseMode(req SandboxRequest) (mode, error) {
+// parseMode finds the networks of a request. With hold they cannot be removed
+// until unhold.
+func (s *Service) parseMode(req SandboxRequest, hold bool) (mode, error) {
 	nm := containertypes.NetworkMode(req.Mode)
 	if req.Mode == "" {
 		nm = networktypes.NetworkDefault
@@ -60,8 +69,6 @@ func (s *Service) parseMode(req SandboxRequest) (mode, error) {
 	switch {
 	case nm.IsHost():
 		return mode{kind: "host"}, nil
-	case nm.IsNone():
-		return mode{kind: "none"}, nil
 	case nm.IsContainer():
 		return mode{kind: "container", container: nm.ConnectedContainer()}, nil
 	}
@@ -86,20 +93,52 @@ func (s *Service) parseMode(req SandboxRequest) (mode, error) {
 			}
 			return mode{}, err
 		}
-		if n.rec.Driver != network.DriverBridge {
-			return mode{}, errdefs.ErrInvalidArgument.WithMessage("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		if n.rec.Driver == network.DriverNull && n.rec.Name == network.NoneName && len(names) == 1 {
+			return mode{kind: "none"}, nil
+		}
+		if err := n.joinable(); err != nil {
+			return mode{}, err
 		}
 		if !slices.Contains(m.networks, n) {
 			m.networks = append(m.networks, n)
 		}
 	}
+	if hold {
+		for _, n := range m.networks {
+			n.joining++
+		}
+	}
 	return m, nil
+}
+
+// joinable says why a container cannot get an endpoint on a network beside
+// others.
+func (n *netState) joinable() error {
+	switch {
+	case n.rec.ConfigOnly:
+		return errdefs.ErrPermissionDenied.WithMessage("cannot create endpoint on configuration-only network")
+	case n.rec.Driver == network.DriverHost:
+		return errdefs.ErrInvalidArgument.WithMessage("cannot connect container to host network - container must be created in host network mode")
+	case n.rec.Driver == network.DriverNull && n.rec.Name == network.NoneName:
+		return errdefs.ErrInvalidArgument.WithMessage("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+	case n.broken != nil:
+		return fmt.Errorf("network %s could not be set up when the engine started: %w", n.rec.Name, n.broken)
+	}
+	return nil
+}
+
+func (s *Service) unhold(nets ...*netState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range nets {
+		n.joining--
+	}
 }
 
 // Check says whether a request could be opened, without changing anything.
 // ErrNotFound for an unknown network; ErrInvalidArgument for what is malformed.
 func (s *Service) Check(_ context.Context, req SandboxRequest) error {
-	m, err := s.parseMode(req)
+	m, err := s.parseMode(req, false)
 	if err != nil {
 		return err
 	}
@@ -119,30 +158,11 @@ func (s *Service) Check(_ context.Context, req SandboxRequest) error {
 
 // checkEndpoint validates what a request says about its endpoint on n.
 func (n *netState) checkEndpoint(ep *networktypes.EndpointSettings) error {
-	if ep == nil {
-		return nil
+	subnets := []netip.Prefix{}
+	for _, p := range n.pools {
+		subnets = append(subnets, p.subnet)
 	}
-	var errs []error
-	static := ep.IPAMConfig != nil && (ep.IPAMConfig.IPv4Address.IsValid() || ep.IPAMConfig.IPv6Address.IsValid())
-	if n.rec.Predefined() {
-		if static {
-			errs = append(errs, errdefs.ErrInvalidArgument.WithMessage("user-specified IP address is supported on user-defined networks only"))
-		}
-		if len(ep.Aliases) > 0 {
-			errs = append(errs, errdefs.ErrInvalidArgument.WithMessage("network-scoped aliases are only supported for user-defined networks"))
-		}
-	}
-	if static {
-		for _, a := range []netip.Addr{ep.IPAMConfig.IPv4Address, ep.IPAMConfig.IPv6Address} {
-			if a.IsValid() && !n.contains(a) {
-				errs = append(errs, errdefs.ErrInvalidArgument.WithMessage("no configured subnet contains IP address "+a.String()))
-			}
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("invalid endpoint settings:\n%w", err)
-	}
-	return nil
+	return network.CheckEndpoint(ep, n.rec.Predefined(), subnets)
 }
 
 // asked returns what the request says about one network, under its name, its
@@ -175,17 +195,18 @@ func (s *Service) Open(ctx context.Context, req SandboxRequest) (_ *Sandbox, err
 			err = fmt.Errorf("failed to set up container networking: %w", err)
 		}
 	}()
-	m, err := s.parseMode(req)
+	m, err := s.parseMode(req, true)
 	if err != nil {
 		return nil, err
 	}
+	defer s.unhold(m.networks...)
 	s.mu.Lock()
 	_, exists := s.sandboxes[req.ContainerID]
 	s.mu.Unlock()
 	if exists {
 		return nil, errdefs.ErrConflict.WithMessage("container " + req.ContainerID + " already has a sandbox")
 	}
-	sb := &sandbox{asked: req.Endpoints, att: network.Attachment{
+	sb := &sandbox{asked: map[string]*networktypes.EndpointSettings{}, req: req, turn: make(chan struct{}, 1), att: network.Attachment{
 		ContainerID: req.ContainerID, SandboxID: s.cfg.NewID(), Name: req.Name, Mode: req.Mode,
 		Exposed: exposed(req),
 	}}
@@ -247,7 +268,7 @@ func (s *Service) openHost(req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 		out.Hosts = network.HostsFile{IPv6: true, Extra: extra}.Bytes()
 	}
 	s.remember(sb)
-	s.announce(events.ActionConnect, sb.att)
+	s.announce(events.ActionConnect, sb.att.ContainerID, sb.att.Endpoints...)
 	return out, nil
 }
 
@@ -268,17 +289,17 @@ func (s *Service) openShared(req SandboxRequest, sb *sandbox, other string) (*Sa
 
 func (s *Service) openNone(ctx context.Context, req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 	sb.att.Endpoints = s.plainEndpoint(network.NoneName)
-	out, err := s.files(req, sb, nil)
+	out, err := s.files(req, sb)
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.cfg.Driver.OpenSandbox(ctx, network.SandboxPlan{})
+	h, err := s.cfg.Sandboxes.Open(ctx, network.SandboxPlan{})
 	if err != nil {
 		return nil, err
 	}
 	sb.handle = h
 	s.remember(sb)
-	s.announce(events.ActionConnect, sb.att)
+	s.announce(events.ActionConnect, sb.att.ContainerID, sb.att.Endpoints...)
 	return s.opened(out, sb), nil
 }
 
@@ -290,10 +311,10 @@ func (s *Service) plainEndpoint(name string) []network.Endpoint {
 	if err != nil {
 		return nil
 	}
-	return []network.Endpoint{{ID: s.cfg.NewID(), NetworkID: n.rec.ID, NetworkName: n.rec.Name}}
+	return []network.Endpoint{{ID: s.cfg.NewID(), NetworkID: n.rec.ID, NetworkName: n.rec.Name, Driver: n.rec.Driver}}
 }
 
-// openBridged is the sandbox with interfaces on bridge networks.
+// openBridged is the sandbox with interfaces on networks.
 func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandbox, nets []*netState) (_ *Sandbox, err error) {
 	var undo undoStack
 	defer func() {
@@ -302,47 +323,72 @@ func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandb
 		}
 	}()
 
-	var plan network.SandboxPlan
 	for i, n := range nets {
-		ep, itf, err := s.newEndpoint(ctx, req, n, i)
+		ask := asked(req, n)
+		if i == 0 && req.MacAddress != "" && (ask == nil || len(ask.MacAddress) == 0) {
+			if ask, err = withMAC(ask, req.MacAddress); err != nil {
+				return nil, err
+			}
+		}
+		ep, err := s.newEndpoint(ctx, req, n, ask, sb.att.Endpoints)
 		if err != nil {
 			return nil, err
 		}
-		undo.add("release addresses", func(context.Context) error {
-			s.release(ep, false)
+		undo.add("release addresses", func(ctx context.Context) error {
+			s.release(ctx, ep, false)
 			return nil
 		})
 		sb.att.Endpoints = append(sb.att.Endpoints, ep)
-		plan.Interfaces = append(plan.Interfaces, itf)
+		sb.asked[n.rec.ID] = asked(req, n)
 	}
-	out, err := s.files(req, sb, nets)
+	sb.att.Endpoints = network.ChooseDefaults(sb.att.Endpoints)
+	out, err := s.files(req, sb)
 	if err != nil {
 		return nil, err
 	}
 
 	// Ports first: a port that is taken must be refused before anything changes.
-	if err := s.reserve(ctx, req, sb, nets[0]); err != nil {
-		return nil, s.portError(req, sb, err)
+	if err := s.reserve(ctx, req, sb); err != nil {
+		return nil, s.portError(req.Name, sb.att, err)
 	}
 	undo.add("release ports", func(ctx context.Context) error {
 		s.releasePorts(sb.att.Ports)
 		return s.dropNames(ctx, sb.att)
 	})
 
-	h, err := s.cfg.Driver.OpenSandbox(ctx, plan)
+	var plan network.SandboxPlan
+	for i, n := range nets {
+		itf, err := s.join(ctx, sb, n, &sb.att.Endpoints[i], &undo)
+		if err != nil {
+			return nil, err
+		}
+		plan.Interfaces = append(plan.Interfaces, itf)
+	}
+	// Drivers may have named gateways.
+	sb.att.Endpoints = network.ChooseDefaults(sb.att.Endpoints)
+	for i, ep := range sb.att.Endpoints {
+		itf := &plan.Interfaces[i]
+		if ep.Default4 {
+			itf.Gateway4, itf.OnLink4 = ep.Gateway4, ep.OnLink4
+		}
+		if ep.Default6 {
+			itf.Gateway6, itf.OnLink6 = ep.Gateway6, ep.OnLink6
+		}
+	}
+	h, err := s.cfg.Sandboxes.Open(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
 	undo.add("close sandbox", func(context.Context) error { return h.Close() })
 	sb.handle = h
 	if sb.att.DNS {
-		if err := s.cfg.Nameserver.Put(ctx, s.names(sb), h); err != nil {
+		if err := s.cfg.Nameserver.Put(ctx, s.names(sb.att, 0), h); err != nil {
 			return nil, err
 		}
 	}
 	if len(sb.att.Ports) > 0 {
 		if err := s.cfg.Firewall.Publish(ctx, sb.att.Ports); err != nil {
-			return nil, s.portError(req, sb, err)
+			return nil, s.portError(req.Name, sb.att, err)
 		}
 		undo.add("unpublish ports", func(ctx context.Context) error {
 			return s.cfg.Firewall.Unpublish(ctx, sb.att.Ports)
@@ -350,97 +396,154 @@ func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandb
 	}
 	out.Attachment = sb.att
 	s.remember(sb)
-	s.announce(events.ActionConnect, sb.att)
+	s.announce(events.ActionConnect, sb.att.ContainerID, sb.att.Endpoints...)
 	return s.opened(out, sb), nil
 }
 
-// portError has the words that Docker's users search for.
-func (s *Service) portError(req SandboxRequest, sb *sandbox, err error) error {
-	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w",
-		req.Name, sb.att.Endpoints[0].ID, err)
-}
-
-// newEndpoint decides addresses and names of one endpoint. When the subnet is
-// full of addresses that the kernel has not freed yet, it waits for them.
-func (s *Service) newEndpoint(ctx context.Context, req SandboxRequest, n *netState, index int) (network.Endpoint, network.Interface, error) {
-	ask := asked(req, n)
-	if err := n.checkEndpoint(ask); err != nil {
-		return network.Endpoint{}, network.Interface{}, err
+// join has the network's driver say how an endpoint is connected.
+func (s *Service) join(ctx context.Context, sb *sandbox, n *netState, ep *network.Endpoint, undo *undoStack) (network.Interface, error) {
+	// A driver may have begun when it fails.
+	undo.add("leave network", func(ctx context.Context) error { return n.driver.Leave(ctx, n.rec, *ep) })
+	itf, err := n.driver.Join(ctx, network.Join{
+		Network: n.rec, ContainerID: sb.att.ContainerID, SandboxKey: sb.att.SandboxID, Endpoint: ep,
+		Ports: sb.att.Ports, Exposed: sb.att.Exposed,
+	})
+	if err != nil {
+		return network.Interface{}, fmt.Errorf("failed to create endpoint %s on network %s: %w", sb.att.Name, n.rec.Name, err)
 	}
-	var want4, want6 netip.Addr
-	if ask != nil && ask.IPAMConfig != nil {
-		want4, want6 = ask.IPAMConfig.IPv4Address.Unmap(), ask.IPAMConfig.IPv6Address
-	}
-	deadline := time.NewTimer(drainWait)
-	defer deadline.Stop()
-	var addr4, addr6 netip.Addr
-	reclaimed := false
-	if !want4.IsValid() && !want6.IsValid() {
-		addr4, addr6, reclaimed = s.reclaim(ctx, req.ContainerID, n)
-	}
-	for !reclaimed {
-		n.mu.Lock()
-		var err error
-		addr4, addr6, err = n.allocate(want4, want6)
-		freed := n.freed
-		n.mu.Unlock()
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, network.ErrAddressesDrained) {
-			return network.Endpoint{}, network.Interface{}, err
-		}
-		select {
-		case <-freed:
-		case <-deadline.C:
-			return network.Endpoint{}, network.Interface{}, network.ErrNoAddresses
-		case <-ctx.Done():
-			return network.Endpoint{}, network.Interface{}, ctx.Err()
+	ep.Kind = itf.Kind
+	itf.InnerLink, itf.MAC, itf.Routes = ep.InnerLink, ep.MAC, ep.Routes
+	for _, p := range []netip.Prefix{ep.IPv4, ep.IPv6} {
+		if p.IsValid() {
+			itf.Addrs = append(itf.Addrs, p)
 		}
 	}
-	var mac string
-	switch {
-	case ask != nil && len(ask.MacAddress) > 0:
-		mac = ask.MacAddress.String()
-	case index == 0 && req.MacAddress != "":
-		mac = req.MacAddress
-	case addr4.IsValid():
-		mac = network.MAC(addr4)
-	default:
-		mac = network.MAC(addr6)
+	for _, a := range ep.LinkLocal {
+		itf.Addrs = append(itf.Addrs, linkLocal(a))
 	}
-	ep := network.Endpoint{
-		ID: s.cfg.NewID(), NetworkID: n.rec.ID, NetworkName: n.rec.Name,
-		HostLink: newLinkName(), InnerLink: fmt.Sprintf("eth%d", index), MAC: mac,
-	}
-	itf := network.Interface{
-		HostLink: ep.HostLink, InnerLink: ep.InnerLink, Bridge: n.rec.Device, MAC: mac,
-		MTU: n.mtu, Isolated: !n.icc,
-	}
-	if addr4.IsValid() {
-		ep.IPv4 = netip.PrefixFrom(addr4, n.addr4.Subnet().Bits())
-		ep.Gateway4 = n.gateway4
-		itf.Addrs = append(itf.Addrs, ep.IPv4)
-	}
-	if addr6.IsValid() {
-		ep.IPv6 = netip.PrefixFrom(addr6, n.addr6.Subnet().Bits())
-		ep.Gateway6 = n.gateway6
-		itf.Addrs = append(itf.Addrs, ep.IPv6)
-	}
-	if index == 0 && !n.rec.Internal {
-		itf.Gateway4, itf.Gateway6 = ep.Gateway4, ep.Gateway6
+	if itf.Sysctls, err = network.Sysctls(ep.Options); err != nil {
+		return network.Interface{}, err
 	}
 	n.mu.Lock()
-	n.chosenMAC = n.chosenMAC || !derivedMAC(ep)
+	n.chosenMAC = n.chosenMAC || !derivedMAC(*ep)
 	itf.Announce = n.chosenMAC
 	n.mu.Unlock()
-	if ask != nil {
-		ep.Aliases = slices.Clone(ask.Aliases)
+	return itf, nil
+}
+
+// linkLocal is an address of --link-local-ip with the prefix that Docker gives
+// it.
+func linkLocal(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(a, 16)
+	}
+	return netip.PrefixFrom(a, 64)
+}
+
+func withMAC(ask *networktypes.EndpointSettings, mac string) (*networktypes.EndpointSettings, error) {
+	out := ask.Copy()
+	if out == nil {
+		out = &networktypes.EndpointSettings{}
+	}
+	if err := out.MacAddress.UnmarshalText([]byte(mac)); err != nil {
+		return nil, errdefs.ErrInvalidArgument.WithMessage("invalid MAC address " + mac)
+	}
+	return out, nil
+}
+
+// portError has the words that Docker's users search for.
+func (s *Service) portError(name string, att network.Attachment, err error) error {
+	id := ""
+	for _, ep := range att.Endpoints {
+		if ep.Default4 || ep.Default6 && id == "" {
+			id = ep.ID
+		}
+	}
+	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", name, id, err)
+}
+
+// newEndpoint decides addresses and names of one endpoint. others are those
+// that the sandbox has already.
+func (s *Service) newEndpoint(ctx context.Context, req SandboxRequest, n *netState, ask *networktypes.EndpointSettings, others []network.Endpoint) (network.Endpoint, error) {
+	if err := n.checkEndpoint(ask); err != nil {
+		return network.Endpoint{}, err
+	}
+	if ask == nil {
+		ask = &networktypes.EndpointSettings{}
+	}
+	name, err := s.linkName(n, ask.DriverOpts, others)
+	if err != nil {
+		return network.Endpoint{}, err
+	}
+	mac := ""
+	if len(ask.MacAddress) > 0 {
+		mac = ask.MacAddress.String()
+	}
+	addr4, addr6, err := s.addresses(ctx, req, n, ask, mac)
+	if err != nil {
+		return network.Endpoint{}, err
+	}
+	switch {
+	case mac != "":
+	case addr4.IsValid():
+		mac = network.MAC(addr4.Addr())
+	case addr6.IsValid():
+		mac = network.MAC(addr6.Addr())
+	}
+	ep := network.Endpoint{
+		ID: s.cfg.NewID(), NetworkID: n.rec.ID, NetworkName: n.rec.Name, Driver: n.rec.Driver,
+		HostLink: newLinkName(), InnerLink: name, MAC: mac, IPv4: addr4, IPv6: addr6,
+		Priority: ask.GwPriority, Options: ask.DriverOpts, Aliases: slices.Clone(ask.Aliases),
+		NoGateway: n.rec.Internal,
+	}
+	if addr4.IsValid() {
+		ep.Gateway4 = n.gatewayOf(addr4)
+	}
+	if addr6.IsValid() {
+		ep.Gateway6 = n.gatewayOf(addr6)
+	}
+	if ask.IPAMConfig != nil {
+		ep.LinkLocal = slices.Clone(ask.IPAMConfig.LinkLocalIPs)
 	}
 	if !n.rec.Predefined() {
 		ep.DNSNames = dnsNames(req, ep.Aliases)
 	}
-	return ep, itf, nil
+	return ep, nil
+}
+
+// addresses decides the addresses of an endpoint: those asked for, those the
+// container just had, those it had before if they are free, or the lowest.
+func (s *Service) addresses(ctx context.Context, req SandboxRequest, n *netState, ask *networktypes.EndpointSettings, mac string) (addr4, addr6 netip.Prefix, err error) {
+	var want4, want6 netip.Addr
+	if ask.IPAMConfig != nil {
+		want4, want6 = ask.IPAMConfig.IPv4Address.Unmap(), ask.IPAMConfig.IPv6Address
+	}
+	if !want4.IsValid() && !want6.IsValid() {
+		if addr4, addr6, ok := s.reclaim(ctx, req.ContainerID, n); ok {
+			return addr4, addr6, nil
+		}
+	}
+	return n.allocate(ctx, want4, want6, mac)
+}
+
+// linkName is the interface's name in the sandbox: the one asked for, or the
+// prefix of the network with the first number that is free.
+func (s *Service) linkName(n *netState, options map[string]string, others []network.Endpoint) (string, error) {
+	taken := func(name string) bool {
+		return name == "lo" || slices.ContainsFunc(others, func(e network.Endpoint) bool { return e.InnerLink == name })
+	}
+	if name := options[network.OptEndpointIfname]; name != "" {
+		if taken(name) {
+			return "", errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("network interface name %q is already in use in the sandbox", name))
+		}
+		return name, nil
+	}
+	prefix := cmp.Or(n.rec.Options[network.OptIfacePrefix], "eth")
+	for i := 0; ; i++ {
+		if name := fmt.Sprintf("%s%d", prefix, i); !taken(name) {
+			return name, nil
+		}
+	}
 }
 
 // dnsNames are the names of a container on a user-defined network, without
@@ -469,15 +572,18 @@ func newLinkName() string {
 
 // reserve decides the host ports and has netd reserve them. Another ephemeral
 // port is tried when somebody else has bound the one that was chosen.
-func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox, gateway *netState) error {
-	if gateway.rec.Internal {
+func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox) error {
+	if len(req.Bindings) == 0 && !req.PublishAll {
 		return nil
 	}
 	wanted, err := s.wantedPorts(req)
 	if err != nil || len(wanted) == 0 {
 		return err
 	}
-	ep := sb.att.Endpoints[0]
+	ep, ok := s.portsLeadTo(sb.att.Endpoints)
+	if !ok {
+		return nil
+	}
 	var skip map[uint16]bool
 	for attempt := 1; ; attempt++ {
 		bindings, err := s.takePorts(wanted, ep, skip)
@@ -485,7 +591,7 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox, 
 			return err
 		}
 		sb.att.Ports = bindings
-		err = s.cfg.Nameserver.Put(ctx, s.names(sb), nil)
+		err = s.cfg.Nameserver.Put(ctx, s.names(sb.att, 0), nil)
 		if err == nil {
 			return nil
 		}
@@ -500,6 +606,27 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox, 
 		}
 		skip[busy.HostPort] = true
 	}
+}
+
+// portsLeadTo returns the addresses that published ports lead to: those of the
+// endpoints with the default routes, where their networks can do that.
+func (s *Service) portsLeadTo(eps []network.Endpoint) (network.Endpoint, bool) {
+	var to network.Endpoint
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ep := range eps {
+		n := s.networks[ep.NetworkID]
+		if n == nil || !n.caps.Ports {
+			continue
+		}
+		if ep.Default4 {
+			to.IPv4, to.ID = ep.IPv4, ep.ID
+		}
+		if ep.Default6 {
+			to.IPv6, to.ID = ep.IPv6, cmp.Or(to.ID, ep.ID)
+		}
+	}
+	return to, to.IPv4.IsValid() || to.IPv6.IsValid()
 }
 
 // fixedPort reports whether the request asked for exactly this host port.
@@ -544,7 +671,7 @@ func (s *Service) releasePorts(bindings []network.Binding) {
 
 // files renders the three files of a sandbox of its own and records how names
 // are resolved in it.
-func (s *Service) files(req SandboxRequest, sb *sandbox, nets []*netState) (*Sandbox, error) {
+func (s *Service) files(req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 	extra, err := network.ParseExtraHosts(req.ExtraHosts, s.hostGateways())
 	if err != nil {
 		return nil, err
@@ -556,20 +683,15 @@ func (s *Service) files(req SandboxRequest, sb *sandbox, nets []*netState) (*San
 	servers, search, options := s.dns(req)
 	rc := network.ParseResolvConf(raw).Override(servers, search, options)
 
-	user, ipv6 := false, len(nets) == 0
-	var addrs []netip.Addr
-	for i, n := range nets {
-		user = user || !n.rec.Predefined()
-		for _, p := range []netip.Prefix{sb.att.Endpoints[i].IPv4, sb.att.Endpoints[i].IPv6} {
-			if p.IsValid() {
-				addrs = append(addrs, p.Addr())
-				ipv6 = ipv6 || p.Addr().Is6()
-			}
-		}
+	user, ipv6 := false, false
+	for _, ep := range sb.att.Endpoints {
+		user = user || !network.Predefined(ep.NetworkName)
+		ipv6 = ipv6 || ep.IPv6.IsValid()
 	}
+	addrs := sb.att.Addrs()
 	var resolver network.Resolver
 	switch {
-	case len(nets) == 0:
+	case sb.att.Plain():
 		resolver = network.Resolver{File: rc}
 	case user:
 		resolver = network.EmbeddedResolver(rc, len(servers) > 0)
@@ -617,20 +739,25 @@ func (s *Service) hostGateways() []netip.Addr {
 	if err != nil {
 		return nil
 	}
+	b, err := network.BridgeOf(n.rec, nil)
+	if err != nil {
+		return nil
+	}
 	var out []netip.Addr
-	for _, p := range n.bridgeAddrs {
+	for _, p := range b.Addrs {
 		out = append(out, p.Addr())
 	}
 	return out
 }
 
 // names is the name server's part of a sandbox.
-func (s *Service) names(sb *sandbox) network.Names {
+func (s *Service) names(att network.Attachment, pid int) network.Names {
 	n := network.Names{
-		ContainerID: sb.att.ContainerID, Pid: sb.pid, DNS: sb.att.DNS, Upstream: sb.att.Upstream, Forward: true,
-		Ports: sb.att.Ports,
+		ContainerID: att.ContainerID, Pid: pid, DNS: att.DNS, Upstream: att.Upstream, Ports: att.Ports,
 	}
-	for _, ep := range sb.att.Endpoints {
+	for _, ep := range att.Endpoints {
+		// A sandbox that is only on internal networks asks nobody outside.
+		n.Forward = n.Forward || !ep.NoGateway
 		if len(ep.DNSNames) == 0 {
 			continue
 		}
@@ -647,7 +774,7 @@ func (s *Service) names(sb *sandbox) network.Names {
 
 // dropNames ends what the name server does for a sandbox, if it does anything.
 func (s *Service) dropNames(ctx context.Context, att network.Attachment) error {
-	if s.names(&sandbox{att: att}).Empty() {
+	if s.names(att, 0).Empty() {
 		return nil
 	}
 	return s.cfg.Nameserver.Drop(ctx, att.ContainerID)
@@ -681,22 +808,20 @@ func (s *Service) remember(sb *sandbox) {
 }
 
 // announce publishes a network event per endpoint.
-func (s *Service) announce(action events.Action, att network.Attachment) {
-	now := s.cfg.Now()
-	for _, ep := range att.Endpoints {
-		driver := network.DriverBridge
-		switch ep.NetworkName {
-		case network.HostName:
-			driver = network.DriverHost
-		case network.NoneName:
-			driver = network.DriverNull
-		}
-		s.cfg.Events.Publish(events.Message{
-			Type: events.NetworkEventType, Action: action, Scope: "local",
-			Time: now.Unix(), TimeNano: now.UnixNano(),
-			Actor: events.Actor{ID: ep.NetworkID, Attributes: map[string]string{
-				"container": att.ContainerID, "name": ep.NetworkName, "type": driver,
-			}},
-		})
+func (s *Service) announce(action events.Action, containerID string, eps ...network.Endpoint) {
+	for _, ep := range eps {
+		s.tell(action, ep.NetworkID, ep.NetworkName, ep.Driver, containerID)
 	}
+}
+
+func (s *Service) tell(action events.Action, id, name, driver, containerID string) {
+	attributes := map[string]string{"name": name, "type": driver}
+	if containerID != "" {
+		attributes["container"] = containerID
+	}
+	now := s.cfg.Now()
+	s.cfg.Events.Publish(events.Message{
+		Type: events.NetworkEventType, Action: action, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano(),
+		Actor: events.Actor{ID: id, Attributes: attributes},
+	})
 }

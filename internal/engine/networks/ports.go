@@ -12,25 +12,82 @@ import (
 // Handle is an open network namespace.
 type Handle = network.Handle
 
-// Driver makes bridges and sandboxes in the kernel. Methods are safe for
-// concurrent use and may be repeated.
+// Driver is one kind of network: bridge, macvlan, a plugin's. It decides how an
+// endpoint is connected and makes what a network needs on the host; Sandboxes
+// carries out what it says. It keeps nothing that does not follow from records
+// and endpoints, so a restart of the daemon needs no restoring of its own.
+//
+// Methods are safe for concurrent use. A driver that hangs holds up its own
+// networks only: it is never called under a lock.
 type Driver interface {
-	// EnsureBridge brings a device to the wanted state. ErrNotFound for a
-	// foreign device that does not exist.
-	EnsureBridge(ctx context.Context, bridge network.Bridge) error
-	// BridgeAddrs are the addresses of a device; none when it does not exist.
-	BridgeAddrs(ctx context.Context, device string) ([]netip.Prefix, error)
-	// RemoveBridge removes a device; one that is not there is no error.
-	RemoveBridge(ctx context.Context, device string) error
-	// OpenSandbox makes a network namespace. On failure nothing is left of it.
-	OpenSandbox(ctx context.Context, plan network.SandboxPlan) (network.Handle, error)
-	// Links lists the names of the container interfaces on a device.
-	Links(ctx context.Context, device string) ([]string, error)
-	// RemoveLink removes an interface; one that is not there is no error. It
-	// takes the kernel 10 to 30 ms.
+	// Capabilities of its networks; asked for once per network.
+	Capabilities(ctx context.Context) (network.Capabilities, error)
+	// Prepare checks options and completes the record (device, made) before its
+	// addresses are decided. It changes nothing on the host.
+	// ErrInvalidArgument with Docker's text for an option that makes no sense.
+	Prepare(ctx context.Context, rec *network.Record) (network.Wants, error)
+	// Ensure makes the network on the host what the record says; live are its
+	// endpoints in running containers. It is called after the record was saved
+	// and at every start of the daemon, and may be repeated.
+	Ensure(ctx context.Context, rec network.Record, live []network.Endpoint) error
+	// Remove undoes Ensure; what is not there is no error.
+	Remove(ctx context.Context, rec network.Record) error
+	// Join gives an endpoint its place and says which interface the sandbox
+	// gets. It may change the endpoint: MAC address, gateways, routes, links.
+	// Addresses and routes of the interface are filled in from the endpoint
+	// afterwards. Interfaces that it makes itself are gone when it fails.
+	Join(ctx context.Context, join network.Join) (network.Interface, error)
+	// Leave undoes Join, after the sandbox has let go of the interface or
+	// before it ever had it. It may be repeated.
+	Leave(ctx context.Context, rec network.Record, ep network.Endpoint) error
+	// Info is what a verbose inspect shows of an endpoint; nil for nothing.
+	Info(ctx context.Context, rec network.Record, ep network.Endpoint) (map[string]string, error)
+	// Links lists interfaces on the host that belong to endpoints of the
+	// network, so that those of nobody can be removed.
+	Links(ctx context.Context, rec network.Record) ([]string, error)
+}
+
+// IPAMDriver decides addresses instead of the engine (--ipam-driver). Methods
+// are safe for concurrent use and are never called under a lock.
+type IPAMDriver interface {
+	// RequestPool sets a subnet aside: subnet, or one of its own choice when
+	// that is invalid. rng is the part that addresses are drawn from.
+	RequestPool(ctx context.Context, subnet, rng netip.Prefix, options map[string]string, ipv6 bool) (id string, pool network.Allocation, err error)
+	ReleasePool(ctx context.Context, id string) error
+	// RequestAddress takes an address of a pool, any one when addr is invalid.
+	// options tell what for: RequestAddressType is "com.docker.network.gateway"
+	// for gateways, MacAddress the endpoint's.
+	RequestAddress(ctx context.Context, id string, addr netip.Addr, options map[string]string) (network.Allocation, error)
+	// ReleaseAddress may be repeated.
+	ReleaseAddress(ctx context.Context, id string, addr netip.Addr) error
+}
+
+// Plugins finds drivers that are not part of the engine, by name. ErrNotFound
+// when there is none.
+type Plugins interface {
+	NetworkDriver(ctx context.Context, name string) (Driver, error)
+	IPAMDriver(ctx context.Context, name string) (IPAMDriver, error)
+}
+
+// Sandboxes makes network namespaces and interfaces in them. Methods are safe
+// for concurrent use.
+type Sandboxes interface {
+	// Open makes a network namespace. On failure nothing is left of it.
+	Open(ctx context.Context, plan network.SandboxPlan) (network.Handle, error)
+	// Enter opens the namespace of a process. ErrNotFound when it is gone.
+	Enter(ctx context.Context, pid int) (network.Handle, error)
+	// Attach adds an interface to a sandbox. On failure it is not there.
+	Attach(ctx context.Context, ns network.Handle, itf network.Interface) error
+	// Detach removes an interface; one that is not there is no error. A moved
+	// one gets its name on the host back.
+	Detach(ctx context.Context, ns network.Handle, innerLink, hostLink string) error
+	// SetDefault makes these the default routes of a sandbox.
+	SetDefault(ctx context.Context, ns network.Handle, want network.Default) error
+	// RemoveLink removes an interface of the host; one that is not there is no
+	// error. It takes the kernel 10 to 30 ms.
 	RemoveLink(ctx context.Context, name string) error
-	// CutLink stops all traffic of an interface at once; one that is not there
-	// is no error.
+	// CutLink stops all traffic of a bridge's port at once; one that is not
+	// there is no error.
 	CutLink(ctx context.Context, name string) error
 	// WatchLinks calls removed with the name of every interface that the
 	// kernel removes, and with "" when some may have been missed, until ctx is
@@ -50,6 +107,11 @@ type Firewall interface {
 	// binding that is there already (or gone) is no error.
 	Publish(ctx context.Context, ports []network.Binding) error
 	Unpublish(ctx context.Context, ports []network.Binding) error
+	// SetBridge makes the rules of one network these; DropBridge takes them
+	// away. Both may be repeated. Rules that are gone altogether come with the
+	// next Apply.
+	SetBridge(ctx context.Context, rules network.BridgeRules) error
+	DropBridge(ctx context.Context, rules network.BridgeRules) error
 	// Remove deletes the table.
 	Remove(ctx context.Context) error
 }
@@ -81,6 +143,8 @@ type Host interface {
 	Hostname() string
 	// Prefixes lists subnets that are in use by interfaces and routes.
 	Prefixes(ctx context.Context) ([]netip.Prefix, error)
+	// Addrs are the addresses of a device; none when it does not exist.
+	Addrs(ctx context.Context, device string) ([]netip.Prefix, error)
 	// IPv6 reports whether the machine has it.
 	IPv6() bool
 	// PortRange is the range of ephemeral ports, and those the kernel is told

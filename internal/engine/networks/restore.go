@@ -1,12 +1,14 @@
 package networks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -30,7 +32,7 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 	}
 	for _, rec := range recs {
 		if !rec.Predefined() {
-			s.add(fromRecord(rec))
+			s.add(s.restored(ctx, rec))
 		}
 	}
 	for _, l := range live {
@@ -40,9 +42,18 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 		}
 	}
 
-	for _, n := range s.bridges() {
-		if err := s.cfg.Driver.EnsureBridge(ctx, s.bridgePlan(n)); err != nil {
+	for _, n := range s.all() {
+		if n.driver == nil || n.broken != nil {
+			continue
+		}
+		err := n.driver.Ensure(ctx, n.rec, s.endpointsOn(n.rec.ID))
+		switch {
+		case err != nil && n.rec.Predefined():
 			return fmt.Errorf("set up network %s: %w", n.rec.Name, err)
+		case err != nil:
+			// One network that cannot be set up is no reason to serve none.
+			s.cfg.Logger.Error("set up network", "network", n.rec.Name, "error", err)
+			n.broken = err
 		}
 	}
 	if err := s.firewall(ctx); err != nil {
@@ -73,27 +84,50 @@ func (s *Service) predefined(ctx context.Context, recs []network.Record, live []
 				return fmt.Errorf("save network %s: %w", name, err)
 			}
 		}
-		s.add(&netState{rec: rec})
+		s.add(newState(rec, nil, network.Capabilities{Scope: "local", Single: true}, nil))
 	}
 	if s.cfg.Default.Disabled {
 		return nil
 	}
 	rec, known := find(network.BridgeName)
-	n, err := s.defaultBridge(ctx, rec, live)
+	decided, err := s.defaultBridge(ctx, rec, live)
 	if err != nil {
 		return fmt.Errorf("set up network %s: %w", network.BridgeName, err)
 	}
-	if !known || !sameIPAM(rec.IPAM, n.rec.IPAM) || rec.Device != n.rec.Device {
-		if err := s.cfg.Store.Save(ctx, n.rec); err != nil {
+	if !known || !sameIPAM(rec.IPAM, decided.IPAM) || rec.Device != decided.Device {
+		if err := s.cfg.Store.Save(ctx, decided); err != nil {
 			return fmt.Errorf("save network %s: %w", network.BridgeName, err)
 		}
 	}
-	s.add(n)
+	driver := s.cfg.Drivers[network.DriverBridge]
+	caps, err := driver.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	s.add(newState(decided, driver, caps, nil))
 	return nil
 }
 
+// restored is the state of a network of the user. Without its driver it is
+// there and can be removed, but not joined.
+func (s *Service) restored(ctx context.Context, rec network.Record) *netState {
+	if rec.ConfigOnly {
+		return newState(rec, nil, network.Capabilities{Scope: "local"}, nil)
+	}
+	driver, caps, err := s.driver(ctx, rec.Driver)
+	var ipam IPAMDriver
+	if err == nil {
+		ipam, err = s.ipamDriver(ctx, rec.IPAM.Driver)
+	}
+	n := newState(rec, driver, caps, ipam)
+	if err != nil {
+		s.cfg.Logger.Error("find driver of network", "network", rec.Name, "error", err)
+		n.broken = err
+	}
+	return n
+}
+
 func (s *Service) add(n *netState) {
-	n.freed = make(chan struct{})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.networks[n.rec.ID] = n
@@ -109,15 +143,15 @@ func sameIPAM(a, b networktypes.IPAM) bool {
 // the configuration; what running containers use; the addresses the device
 // has; what the record says, if the host does not use it otherwise by now; the
 // first free subnet of the pools.
-func (s *Service) defaultBridge(ctx context.Context, rec network.Record, live []LiveSandbox) (*netState, error) {
+func (s *Service) defaultBridge(ctx context.Context, rec network.Record, live []LiveSandbox) (network.Record, error) {
 	d := s.cfg.Default
-	present, err := s.cfg.Driver.BridgeAddrs(ctx, d.Device)
+	present, err := s.cfg.Host.Addrs(ctx, d.Device)
 	if err != nil {
-		return nil, err
+		return rec, err
 	}
 	used, err := s.cfg.Host.Prefixes(ctx)
 	if err != nil {
-		return nil, err
+		return rec, err
 	}
 	used = slices.DeleteFunc(used, func(p netip.Prefix) bool {
 		return slices.ContainsFunc(present, func(q netip.Prefix) bool { return q.Masked() == p.Masked() })
@@ -171,106 +205,63 @@ func (s *Service) defaultBridge(ctx context.Context, rec network.Record, live []
 		return netip.PrefixFrom(sub.Addr().Next(), sub.Bits()), nil
 	}
 
-	pools := s.cfg.Pools
-	if pools == nil {
-		pools = network.DefaultPools()
-	}
-	n := &netState{mtu: d.MTU, icc: d.ICC, masq: d.Masquerade}
-	if n.mtu == 0 {
-		n.mtu = 1500
-	}
-	rec.Driver, rec.Device, rec.EnableIPv4, rec.EnableIPv6 = network.DriverBridge, d.Device, true, d.IPv6
+	pools := s.pools()
+	rec.Driver, rec.Device, rec.Foreign, rec.EnableIPv4, rec.EnableIPv6 = network.DriverBridge, d.Device, d.Foreign, true, d.IPv6
 	rec.IPAM = networktypes.IPAM{Driver: "default"}
+	rec.BridgeAddr4, rec.BridgeAddr6 = netip.Addr{}, netip.Addr{}
 	hostIP := d.HostIP
 	if !hostIP.IsValid() {
 		hostIP = netip.IPv4Unspecified()
 	}
 	rec.Options = map[string]string{
 		network.OptBridgeName: d.Device, network.OptDefault: "true", network.OptICC: strconv.FormatBool(d.ICC),
-		network.OptMasquerade: strconv.FormatBool(d.Masquerade), network.OptHostIP: hostIP.String(), network.OptMTU: strconv.Itoa(n.mtu),
+		network.OptMasquerade: strconv.FormatBool(d.Masquerade), network.OptHostIP: hostIP.String(),
+		network.OptMTU: strconv.Itoa(cmp.Or(d.MTU, network.DefaultMTU)),
 	}
 	own4, err := decide(false, d.Address, d.Range, pools)
 	if err != nil {
-		return nil, err
+		return rec, err
 	}
 	if own4.IsValid() {
-		n.addr4, n.gateway4 = n.family(&rec, own4, d.Range, d.Gateway)
+		rec.BridgeAddr4 = family(&rec, own4, d.Range, d.Gateway)
 	}
+	var own6 netip.Prefix
 	if d.IPv6 {
-		own6, err := decide(true, d.Address6, d.Range6, pools)
-		if err != nil {
-			return nil, err
+		if own6, err = decide(true, d.Address6, d.Range6, pools); err != nil {
+			return rec, err
 		}
 		if own6.IsValid() {
-			n.addr6, n.gateway6 = n.family(&rec, own6, d.Range6, d.Gateway6)
+			rec.BridgeAddr6 = family(&rec, own6, d.Range6, d.Gateway6)
 		}
 	}
-	n.rec = rec
-	if n.addr4 == nil && n.addr6 == nil {
-		return nil, errdefs.ErrInvalidArgument.WithMessage("bridge " + d.Device + " has no address")
+	if !own4.IsValid() && !own6.IsValid() {
+		return rec, errdefs.ErrInvalidArgument.WithMessage("bridge " + d.Device + " has no address")
 	}
-	return n, nil
+	return rec, nil
 }
 
-// fromRecord is the state of a network whose addresses were decided when it was
-// made.
-func fromRecord(rec network.Record) *netState {
-	option := func(name string, otherwise bool) bool {
-		v, err := strconv.ParseBool(rec.Options[name])
-		if err != nil {
-			return otherwise
-		}
-		return v
-	}
-	n := &netState{rec: rec, mtu: 1500, icc: option(network.OptICC, true), masq: option(network.OptMasquerade, true)}
-	if mtu, err := strconv.Atoi(rec.Options[network.OptMTU]); err == nil && mtu > 0 {
-		n.mtu = mtu
-	}
-	for _, c := range rec.IPAM.Config {
-		if !c.Subnet.IsValid() || !c.Gateway.IsValid() {
-			continue
-		}
-		own := netip.PrefixFrom(c.Gateway, c.Subnet.Bits())
-		reserve := []netip.Addr{c.Gateway}
-		for _, a := range c.AuxAddress {
-			reserve = append(reserve, a)
-		}
-		addrs := network.NewAddresses(c.Subnet, c.IPRange, reserve...)
-		n.bridgeAddrs = append(n.bridgeAddrs, own)
-		if c.Subnet.Addr().Is4() {
-			n.addr4, n.gateway4 = addrs, c.Gateway
-		} else {
-			n.addr6, n.gateway6 = addrs, c.Gateway
-		}
-	}
-	return n
-}
-
-// family enters one subnet of the network into record and state. own is the
-// bridge's address with its prefix.
-func (n *netState) family(rec *network.Record, own, rng netip.Prefix, gateway netip.Addr) (*network.Addresses, netip.Addr) {
+// family enters one subnet of the network into the record. own is the bridge's
+// address with its prefix.
+func family(rec *network.Record, own, rng netip.Prefix, gateway netip.Addr) netip.Addr {
 	if !gateway.IsValid() {
 		gateway = own.Addr()
 	}
-	n.bridgeAddrs = append(n.bridgeAddrs, own)
 	cfg := networktypes.IPAMConfig{Subnet: own.Masked(), Gateway: gateway}
 	if rng.IsValid() && rng.Masked() != own.Masked() {
 		cfg.IPRange = rng.Masked()
 	}
 	rec.IPAM.Config = append(rec.IPAM.Config, cfg)
-	return network.NewAddresses(own, rng, own.Addr(), gateway), gateway
+	return own.Addr()
 }
 
 func (s *Service) takeOver(l LiveSandbox) error {
-	sb := &sandbox{att: l.Attachment, pid: l.Pid}
+	sb := &sandbox{att: l.Attachment, pid: l.Pid, turn: make(chan struct{}, 1), asked: map[string]*networktypes.EndpointSettings{}}
 	if l.Name != "" {
 		sb.att.Name = l.Name
 	}
 	var errs []error
 	for _, ep := range l.Attachment.Endpoints {
-		s.mu.Lock()
-		n := s.networks[ep.NetworkID]
-		s.mu.Unlock()
+		n := s.network(ep.NetworkID)
 		if n == nil {
 			errs = append(errs, errdefs.ErrNotFound.WithMessage("network "+ep.NetworkName+" not found"))
 			continue
@@ -286,50 +277,45 @@ func (s *Service) takeOver(l LiveSandbox) error {
 	return errors.Join(errs...)
 }
 
-// bridges lists the networks that have a device, by name.
-func (s *Service) bridges() []*netState {
+// all lists the networks that can be joined or were, by name.
+func (s *Service) all() []*netState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*netState
 	for _, n := range s.networks {
-		if n.rec.Device != "" {
+		if n.visible() {
 			out = append(out, n)
 		}
 	}
-	slices.SortFunc(out, func(a, b *netState) int {
-		if a.rec.Name < b.rec.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b *netState) int { return strings.Compare(a.rec.Name, b.rec.Name) })
 	return out
 }
 
-func (s *Service) bridgePlan(n *netState) network.Bridge {
-	var ports []string
+// endpointsOn lists the endpoints on a network that have a link.
+func (s *Service) endpointsOn(id string) []network.Endpoint {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []network.Endpoint
 	for _, sb := range s.sandboxes {
 		for _, ep := range sb.att.Endpoints {
-			if ep.NetworkID == n.rec.ID && ep.HostLink != "" {
-				ports = append(ports, ep.HostLink)
+			if ep.NetworkID == id && ep.HostLink != "" {
+				out = append(out, ep)
 			}
 		}
 	}
-	s.mu.Unlock()
-	return network.Bridge{
-		Device: n.rec.Device, Foreign: s.cfg.Default.Foreign && n.rec.Name == network.BridgeName,
-		Addrs: n.bridgeAddrs, MTU: n.mtu, IPv6: n.addr6 != nil, Localnet: n.addr4 != nil,
-		Isolated: !n.icc, Ports: ports,
-	}
+	return out
 }
 
 // firewall brings the table to what the networks and published ports need.
 func (s *Service) firewall(ctx context.Context) error {
 	rules := network.Ruleset{}
-	for _, n := range s.bridges() {
-		b := network.BridgeRules{Device: n.rec.Device, ICC: n.icc, Masquerade: n.masq, Internal: n.rec.Internal}
-		for _, c := range n.rec.IPAM.Config {
-			b.Subnets = append(b.Subnets, c.Subnet)
+	for _, n := range s.all() {
+		if n.rec.Device == "" || n.rec.Driver != network.DriverBridge {
+			continue
+		}
+		b, err := network.BridgeRulesOf(n.rec)
+		if err != nil {
+			return fmt.Errorf("rules of network %s: %w", n.rec.Name, err)
 		}
 		rules.Bridges = append(rules.Bridges, b)
 	}
@@ -365,7 +351,7 @@ func (s *Service) allNames() []network.Names {
 	defer s.mu.Unlock()
 	var all []network.Names
 	for _, sb := range s.sandboxes {
-		if n := s.names(sb); !n.Empty() {
+		if n := s.names(sb.att, sb.pid); !n.Empty() {
 			all = append(all, n)
 		}
 	}
@@ -383,11 +369,11 @@ func (s *Service) leftovers(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	for _, n := range s.bridges() {
-		if s.cfg.Default.Foreign && n.rec.Name == network.BridgeName {
+	for _, n := range s.all() {
+		if n.driver == nil || n.broken != nil {
 			continue
 		}
-		links, err := s.cfg.Driver.Links(ctx, n.rec.Device)
+		links, err := n.driver.Links(ctx, n.rec)
 		if err != nil {
 			return fmt.Errorf("list links of network %s: %w", n.rec.Name, err)
 		}
@@ -407,7 +393,7 @@ func (s *Service) leftovers(ctx context.Context) error {
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := s.cfg.Driver.WatchLinks(ctx, s.linkGone)
+		err := s.cfg.Sandboxes.WatchLinks(ctx, s.linkGone)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -448,10 +434,56 @@ func (s *Service) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	errs := []error{s.cfg.Nameserver.Quit(ctx), s.cfg.Firewall.Remove(ctx)}
-	for _, n := range s.bridges() {
-		if !s.bridgePlan(n).Foreign {
-			errs = append(errs, s.cfg.Driver.RemoveBridge(ctx, n.rec.Device))
+	for _, n := range s.all() {
+		if n.driver != nil && n.broken == nil {
+			errs = append(errs, n.driver.Remove(ctx, n.rec))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// pools are what subnets of networks that name none are taken from.
+func (s *Service) pools() []network.Pool {
+	if s.cfg.Pools != nil {
+		return s.cfg.Pools
+	}
+	return network.DefaultPools()
+}
+
+// driver finds a kind of network. ErrNotFound with Docker's text.
+func (s *Service) driver(ctx context.Context, name string) (Driver, network.Capabilities, error) {
+	d := s.cfg.Drivers[name]
+	if d == nil {
+		var err error = errdefs.ErrNotFound
+		if s.cfg.Plugins != nil {
+			d, err = s.cfg.Plugins.NetworkDriver(ctx, name)
+		}
+		switch {
+		case errdefs.IsNotFound(err):
+			return nil, network.Capabilities{}, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("plugin %q not found", name))
+		case err != nil:
+			return nil, network.Capabilities{}, err
+		}
+	}
+	caps, err := d.Capabilities(ctx)
+	if err != nil {
+		return nil, caps, fmt.Errorf("ask network driver %s: %w", name, err)
+	}
+	return d, caps, nil
+}
+
+// ipamDriver finds who decides addresses; nil is the engine.
+func (s *Service) ipamDriver(ctx context.Context, name string) (IPAMDriver, error) {
+	if name == "" || name == network.IPAMDefault || name == network.IPAMNull {
+		return nil, nil
+	}
+	var d IPAMDriver
+	var err error = errdefs.ErrNotFound
+	if s.cfg.Plugins != nil {
+		d, err = s.cfg.Plugins.IPAMDriver(ctx, name)
+	}
+	if errdefs.IsNotFound(err) {
+		return nil, errdefs.ErrNotFound.WithMessage(fmt.Sprintf("plugin %q not found", name))
+	}
+	return d, err
 }

@@ -73,6 +73,9 @@ type Config struct {
 	// Pools are split into subnets of networks that name none; nil is
 	// network.DefaultPools.
 	Pools []network.Pool
+	// DriverOptions are options of networks that name none, by driver (dockerd
+	// --default-network-opt).
+	DriverOptions map[string]map[string]string
 	// DNS, DNSSearch and DNSOptions are the daemon's defaults for containers
 	// that set none (dockerd --dns, --dns-search, --dns-opt).
 	DNS        []netip.Addr
@@ -85,7 +88,11 @@ type Config struct {
 	// (dockerd --ip-forward=false).
 	KeepForwarding bool
 
-	Driver     Driver
+	// Drivers by name; "host" and "null" need none. Plugins finds others; nil
+	// is none.
+	Drivers    map[string]Driver
+	Plugins    Plugins
+	Sandboxes  Sandboxes
 	Firewall   Firewall
 	Nameserver Nameserver
 	Host       Host
@@ -123,7 +130,7 @@ type Service struct {
 
 // New makes a service; it does nothing before Restore.
 func New(cfg Config) (*Service, error) {
-	if cfg.Driver == nil || cfg.Firewall == nil || cfg.Nameserver == nil || cfg.Host == nil || cfg.Store == nil ||
+	if cfg.Drivers[network.DriverBridge] == nil || cfg.Sandboxes == nil || cfg.Firewall == nil || cfg.Nameserver == nil || cfg.Host == nil || cfg.Store == nil ||
 		cfg.Events == nil || cfg.Now == nil || cfg.NewID == nil {
 		return nil, errdefs.ErrInvalidArgument.WithMessage("networks: incomplete configuration")
 	}

@@ -227,7 +227,9 @@ func (c *Conn) AddVeth(v Veth) error {
 	peer.AddChild(info(0, false))
 	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(v.Peer))
 	peer.AddRtAttr(unix.IFLA_MTU, mtu)
-	peer.AddRtAttr(unix.IFLA_ADDRESS, v.PeerMAC)
+	if v.PeerMAC != nil {
+		peer.AddRtAttr(unix.IFLA_ADDRESS, v.PeerMAC)
+	}
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.PeerNS)))
 	parts := []nl.NetlinkRequestData{
 		info(0, true),
@@ -433,15 +435,123 @@ func (c *Conn) Addrs() ([]Addr, error) {
 	return addrs, nil
 }
 
-// AddDefaultRoute sends everything to a gateway.
-func (c *Conn) AddDefaultRoute(index int, gateway netip.Addr) error {
+// AddDefaultRoute sends everything to a gateway, or, when gateway is invalid,
+// whatever has the family of ipv6 to the link itself. One that is there already
+// is no error.
+func (c *Conn) AddDefaultRoute(ipv6 bool, index int, gateway netip.Addr) error {
 	msg := nl.NewRtMsg()
-	msg.Family = uint8(family(gateway))
-	_, err := c.request(unix.RTM_NEWROUTE, create, 0, msg,
-		nl.NewRtAttr(unix.RTA_GATEWAY, gateway.AsSlice()),
-		nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-	if err != nil && !errors.Is(err, unix.EEXIST) {
+	msg.Family = unix.AF_INET
+	if ipv6 {
+		msg.Family = unix.AF_INET6
+	}
+	parts := []nl.NetlinkRequestData{msg, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))}
+	if gateway.IsValid() {
+		parts = append(parts, nl.NewRtAttr(unix.RTA_GATEWAY, gateway.AsSlice()))
+	} else {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
+	if _, err := c.request(unix.RTM_NEWROUTE, create, 0, parts...); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add default route by %s: %w", gateway, err)
+	}
+	return nil
+}
+
+// AddRoute adds a route by a link, on the link itself when via is invalid. One
+// that is there already is no error.
+func (c *Conn) AddRoute(index int, to netip.Prefix, via netip.Addr) error {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len = uint8(family(to.Addr())), uint8(to.Bits())
+	parts := []nl.NetlinkRequestData{
+		msg, nl.NewRtAttr(unix.RTA_DST, to.Masked().Addr().AsSlice()), nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))),
+	}
+	if via.IsValid() {
+		parts = append(parts, nl.NewRtAttr(unix.RTA_GATEWAY, via.AsSlice()))
+	} else {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
+	if _, err := c.request(unix.RTM_NEWROUTE, create, 0, parts...); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add route to %s: %w", to, err)
+	}
+	return nil
+}
+
+// SetDefaultRoute makes this the only default route of its family in the main
+// table; index 0 is none, an invalid gateway the link itself.
+func (c *Conn) SetDefaultRoute(ipv6 bool, index int, gateway netip.Addr) error {
+	fam := uint8(unix.AF_INET)
+	if ipv6 {
+		fam = unix.AF_INET6
+	}
+	ask := nl.NewRtMsg()
+	ask.Family = fam
+	out, err := c.request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.RTM_NEWROUTE, ask)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	there := false
+	for _, m := range out {
+		msg := nl.DeserializeRtMsg(m)
+		if msg.Family != fam || msg.Dst_len != 0 || msg.Type != unix.RTN_UNICAST || msg.Table != unix.RT_TABLE_MAIN {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(m[msg.Len():])
+		if err != nil {
+			return fmt.Errorf("parse route: %w", err)
+		}
+		var via netip.Addr
+		oif := 0
+		// What identifies the route is sent back as it came.
+		parts := []nl.NetlinkRequestData{msg}
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case unix.RTA_GATEWAY:
+				via, _ = netip.AddrFromSlice(a.Value)
+			case unix.RTA_OIF:
+				oif = int(nl.NativeEndian().Uint32(a.Value))
+			case unix.RTA_PRIORITY:
+			default:
+				continue
+			}
+			parts = append(parts, nl.NewRtAttr(int(a.Attr.Type), a.Value))
+		}
+		if index != 0 && oif == index && via == gateway {
+			there = true
+			continue
+		}
+		if _, err := c.request(unix.RTM_DELROUTE, unix.NLM_F_ACK, 0, parts...); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("delete default route by %s: %w", via, err)
+		}
+	}
+	if there || index == 0 {
+		return nil
+	}
+	return c.AddDefaultRoute(ipv6, index, gateway)
+}
+
+// Move brings an interface into another network namespace, under another name.
+// It is switched off by that. IsGone when there is no such interface.
+func (c *Conn) Move(name, newName string, ns uintptr) error {
+	link, err := c.Link(name)
+	if err != nil {
+		return err
+	}
+	off := info(link.Index, false)
+	off.Change = unix.IFF_UP
+	_, err = c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, off)
+	if err == nil {
+		_, err = c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, info(link.Index, false),
+			nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(newName)), nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(ns))))
+	}
+	if err != nil {
+		return fmt.Errorf("move link %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetMAC changes an interface's hardware address.
+func (c *Conn) SetMAC(index int, mac net.HardwareAddr) error {
+	if _, err := c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK, 0, info(index, false), nl.NewRtAttr(unix.IFLA_ADDRESS, mac)); err != nil {
+		return fmt.Errorf("set address of link %d: %w", index, err)
 	}
 	return nil
 }

@@ -1,19 +1,18 @@
-// Package bridge makes bridge devices and the sandboxes connected to them, by
-// netlink only.
+// Package bridge makes the bridge devices of networks, by netlink only, and
+// says how a container's interface is connected to one.
 //
-// Entry point: New; OpenSandbox is the hot path (one namespace, one veth per
-// network, about 1 ms). Several sandboxes are made at the same time; the
-// kernel's own rtnl lock is the only thing they share. Removing links, which
-// holds that lock for 10 to 30 ms, has a connection of its own.
+// Entry point: New. It keeps nothing in memory: what a bridge has to be follows
+// from the network's record. Making and removing devices is slow (the kernel
+// waits for its processors) and shares one connection.
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,71 +22,98 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/orlop/orlop/internal/domain/network"
-	"github.com/orlop/orlop/internal/linux/netns"
 	"github.com/orlop/orlop/internal/linux/rtnl"
 )
 
-// conns is how many sandboxes talk to rtnetlink at the same time; the kernel
-// takes their requests one after the other.
-const conns = 4
-
 // Driver is safe for concurrent use.
 type Driver struct {
-	pool    chan *rtnl.Conn
-	cleaner *rtnl.Conn
-	arp     *announcer
+	// conn is taken by whoever uses it.
+	conn chan *rtnl.Conn
 }
 
-// New connects in the network namespace of the calling thread; bridges and the
-// host's ends of veths are made there.
+// New connects in the network namespace of the calling thread; bridges are
+// made there.
 func New() (*Driver, error) {
-	d := &Driver{pool: make(chan *rtnl.Conn, conns)}
-	for range conns {
-		c, err := rtnl.Open()
-		if err != nil {
-			return nil, errors.Join(err, d.Close())
-		}
-		d.pool <- c
+	c, err := rtnl.Open()
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if d.cleaner, err = rtnl.Open(); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	if d.arp, err = newAnnouncer(); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
+	d := &Driver{conn: make(chan *rtnl.Conn, 1)}
+	d.conn <- c
 	return d, nil
 }
 
-// Close ends the connections; what was made stays. No other call may run.
+// Close ends the connection; what was made stays. No other call may run.
 func (d *Driver) Close() error {
-	for len(d.pool) > 0 {
-		(<-d.pool).Close()
-	}
-	if d.cleaner != nil {
-		d.cleaner.Close()
-	}
-	if d.arp != nil {
-		return d.arp.close()
-	}
+	(<-d.conn).Close()
 	return nil
 }
 
-// with lends a connection.
 func (d *Driver) with(ctx context.Context, fn func(*rtnl.Conn) error) error {
 	select {
-	case c := <-d.pool:
-		defer func() { d.pool <- c }()
+	case c := <-d.conn:
+		defer func() { d.conn <- c }()
 		return fn(c)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// EnsureBridge brings a device to the wanted state. ErrNotFound for a foreign
-// device that does not exist, ErrInvalidArgument for a name that belongs to
-// something that is no bridge.
-func (d *Driver) EnsureBridge(ctx context.Context, b network.Bridge) error {
+// Capabilities of bridge networks.
+func (d *Driver) Capabilities(context.Context) (network.Capabilities, error) {
+	return network.Capabilities{Scope: "local", Ports: true}, nil
+}
+
+// Prepare checks the options and chooses the device's name. A device of that
+// name that exists already stays when the network goes.
+func (d *Driver) Prepare(ctx context.Context, rec *network.Record) (network.Wants, error) {
+	o, err := network.ParseBridgeOptions(rec.Options)
+	if err != nil {
+		return network.Wants{}, err
+	}
+	if (o.Mode4 == network.GatewayIsolated || o.Mode6 == network.GatewayIsolated) && !rec.Internal {
+		return network.Wants{}, errdefs.ErrInvalidArgument.WithMessage("gateway mode 'isolated' can only be used for an internal network")
+	}
+	rec.Device = cmp.Or(o.Name, network.BridgeDevice(rec.ID))
+	if len(rec.Device) > maxName || strings.ContainsAny(rec.Device, "/ ") {
+		return network.Wants{}, errdefs.ErrInvalidArgument.WithMessage("invalid bridge name " + strconv.Quote(rec.Device))
+	}
+	err = d.with(ctx, func(c *rtnl.Conn) error {
+		link, err := c.Link(rec.Device)
+		switch {
+		case rtnl.IsGone(err):
+			return nil
+		case err != nil:
+			return err
+		case link.Kind != "bridge":
+			return errNoBridge
+		}
+		rec.Foreign = true
+		return nil
+	})
+	return network.Wants{
+		Gateway4: o.Mode4 != network.GatewayIsolated && !(o.InhibitIPv4 && rec.Internal),
+		Gateway6: o.Mode6 != network.GatewayIsolated,
+	}, err
+}
+
+// maxName is the length of an interface's name (IFNAMSIZ without its zero).
+const maxName = 15
+
+var errNoBridge = errdefs.ErrInvalidArgument.WithMessage("a device of this name exists and is no bridge")
+
+// Ensure brings the device to the state that the record asks for. ErrNotFound
+// for a foreign device that does not exist, ErrInvalidArgument for a name that
+// belongs to something that is no bridge.
+func (d *Driver) Ensure(ctx context.Context, rec network.Record, live []network.Endpoint) error {
+	var ports []string
+	for _, ep := range live {
+		ports = append(ports, ep.HostLink)
+	}
+	b, err := network.BridgeOf(rec, ports)
+	if err != nil {
+		return err
+	}
 	return d.with(ctx, func(c *rtnl.Conn) error {
 		if err := ensure(c, b); err != nil {
 			return fmt.Errorf("set up bridge %s: %w", b.Device, err)
@@ -96,11 +122,69 @@ func (d *Driver) EnsureBridge(ctx context.Context, b network.Bridge) error {
 	})
 }
 
+// Remove removes the device; one that is not there, or that was there before
+// the network, is no error.
+func (d *Driver) Remove(ctx context.Context, rec network.Record) error {
+	if rec.Foreign {
+		return nil
+	}
+	return d.with(ctx, func(c *rtnl.Conn) error {
+		if err := c.Delete(rec.Device); err != nil && !rtnl.IsGone(err) {
+			return err
+		}
+		return nil
+	})
+}
+
+// Join says how an endpoint is connected; the kernel is not asked.
+func (d *Driver) Join(_ context.Context, j network.Join) (network.Interface, error) {
+	o, err := network.ParseBridgeOptions(j.Network.Options)
+	if err != nil {
+		return network.Interface{}, err
+	}
+	return network.Interface{
+		Kind: network.Veth, HostLink: j.Endpoint.HostLink, InnerLink: j.Endpoint.InnerLink, Bridge: j.Network.Device,
+		MAC: j.Endpoint.MAC, MTU: cmp.Or(o.MTU, network.DefaultMTU), Isolated: !o.ICC,
+	}, nil
+}
+
+// Leave has nothing to do: the interface goes with its sandbox.
+func (d *Driver) Leave(context.Context, network.Record, network.Endpoint) error { return nil }
+
+// Info is what inspect shows of an endpoint beside its addresses: nothing.
+func (d *Driver) Info(context.Context, network.Record, network.Endpoint) (map[string]string, error) {
+	return nil, nil
+}
+
+// Links lists the veths on the network's bridge.
+func (d *Driver) Links(ctx context.Context, rec network.Record) (names []string, err error) {
+	if rec.Foreign {
+		return nil, nil // others may have theirs on it
+	}
+	err = d.with(ctx, func(c *rtnl.Conn) error {
+		dev, err := c.Link(rec.Device)
+		if rtnl.IsGone(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		links, err := c.Links()
+		for _, l := range links {
+			if l.Master == dev.Index && l.Kind == "veth" {
+				names = append(names, l.Name)
+			}
+		}
+		return err
+	})
+	return names, err
+}
+
 func ensure(c *rtnl.Conn, b network.Bridge) error {
 	link, err := c.Link(b.Device)
 	switch {
 	case err == nil && link.Kind != "bridge":
-		return errdefs.ErrInvalidArgument.WithMessage("a device of this name exists and is no bridge")
+		return errNoBridge
 	case err == nil:
 	case !rtnl.IsGone(err):
 		return err
@@ -166,7 +250,7 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 	if err != nil {
 		return err
 	}
-	isolated, hairpin := portFlags(b.Isolated, bridgeFiltered())
+	isolated, hairpin := PortFlags(b.Isolated, Filtered())
 	for _, l := range links {
 		if l.Master != link.Index && slices.Contains(b.Ports, l.Name) {
 			if err := c.SetMaster(l.Name, link.Index); err != nil && !rtnl.IsGone(err) {
@@ -183,7 +267,7 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 	return nil
 }
 
-// portFlags decides how a port of the bridge treats its neighbors; wanted says
+// PortFlags decides how a port of the bridge treats its neighbors; wanted says
 // that containers must not reach each other, filtered that
 // bridge-nf-call-iptables is on.
 //
@@ -193,13 +277,13 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 // With it, the firewall sees the frames and decides, and a published port is
 // translated inside the bridge: the frame then goes directly to its port, even
 // back to the one it came from, which only a hairpin port allows.
-func portFlags(wanted, filtered bool) (isolated, hairpin bool) {
+func PortFlags(wanted, filtered bool) (isolated, hairpin bool) {
 	return wanted && !filtered, filtered
 }
 
-// bridgeFiltered reports whether frames within a bridge pass the firewall, in
+// Filtered reports whether frames within a bridge pass the firewall, in
 // the namespace of the calling thread.
-func bridgeFiltered() bool {
+func Filtered() bool {
 	data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
 	return err == nil && strings.TrimSpace(string(data)) == "1"
 }
@@ -212,185 +296,6 @@ func setSysctl(family, device, name string, value int) error {
 	err := os.WriteFile(path, []byte(strconv.Itoa(value)), 0)
 	if err != nil && !(family == "ipv6" && errors.Is(err, os.ErrNotExist)) {
 		return fmt.Errorf("set sysctl: %w", err)
-	}
-	return nil
-}
-
-// BridgeAddrs lists the addresses of a device; none when it does not exist.
-func (d *Driver) BridgeAddrs(ctx context.Context, device string) (addrs []netip.Prefix, err error) {
-	err = d.with(ctx, func(c *rtnl.Conn) error {
-		link, err := c.Link(device)
-		if rtnl.IsGone(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		all, err := c.Addrs()
-		for _, a := range all {
-			if a.Index == link.Index {
-				addrs = append(addrs, a.Prefix)
-			}
-		}
-		return err
-	})
-	return addrs, err
-}
-
-// RemoveBridge removes a device; one that is not there is no error.
-func (d *Driver) RemoveBridge(ctx context.Context, device string) error {
-	return d.RemoveLink(ctx, device)
-}
-
-// RemoveLink removes an interface; one that is not there is no error. It takes
-// the kernel 10 to 30 ms.
-func (d *Driver) RemoveLink(_ context.Context, name string) error {
-	if err := d.cleaner.Delete(name); err != nil && !rtnl.IsGone(err) {
-		return err
-	}
-	return nil
-}
-
-// CutLink stops all traffic of a container's interface at once; one that is not
-// there is no error.
-func (d *Driver) CutLink(ctx context.Context, name string) error {
-	return d.with(ctx, func(c *rtnl.Conn) error {
-		if err := c.DisablePort(name); err != nil && !rtnl.IsGone(err) {
-			return err
-		}
-		return nil
-	})
-}
-
-// Links lists the veths on a bridge.
-func (d *Driver) Links(ctx context.Context, device string) (names []string, err error) {
-	err = d.with(ctx, func(c *rtnl.Conn) error {
-		bridge, err := c.Link(device)
-		if rtnl.IsGone(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		links, err := c.Links()
-		for _, l := range links {
-			if l.Master == bridge.Index && l.Kind == "veth" {
-				names = append(names, l.Name)
-			}
-		}
-		return err
-	})
-	return names, err
-}
-
-// WatchLinks calls removed with the name of every interface the kernel
-// removes, until ctx is done.
-func (d *Driver) WatchLinks(ctx context.Context, removed func(string)) error {
-	return rtnl.Watch(ctx, removed)
-}
-
-// OpenSandbox makes a network namespace with its interfaces. On failure
-// nothing is left of it: the interfaces vanish with the namespace.
-func (d *Driver) OpenSandbox(ctx context.Context, plan network.SandboxPlan) (network.Handle, error) {
-	// Read out here: /proc/sys/net shows the settings of the namespace that the
-	// reading thread is in.
-	filtered := bridgeFiltered()
-	ns, err := netns.New(func(ns *netns.NS) error {
-		return d.with(ctx, func(host *rtnl.Conn) error { return d.furnish(host, ns, plan, filtered) })
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make sandbox: %w", err)
-	}
-	return ns, nil
-}
-
-// furnish runs on a thread inside the namespace; host talks to the outside.
-func (d *Driver) furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
-	inside, err := rtnl.Open()
-	if err != nil {
-		return err
-	}
-	defer inside.Close()
-	const loopback = 1 // the first interface of every namespace
-	if err := inside.SetUp(loopback); err != nil {
-		return err
-	}
-	for _, itf := range plan.Interfaces {
-		if err := d.connect(host, inside, ns, itf, filtered); err != nil {
-			return fmt.Errorf("connect %s to bridge %s: %w", itf.InnerLink, itf.Bridge, err)
-		}
-	}
-	return nil
-}
-
-func (d *Driver) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filtered bool) error {
-	bridge, err := host.Link(itf.Bridge)
-	if err != nil {
-		return err
-	}
-	mac, err := net.ParseMAC(itf.MAC)
-	if err != nil {
-		return errdefs.ErrInvalidArgument.WithMessage("invalid MAC address " + itf.MAC)
-	}
-	// What a new interface inherits: without an IPv6 address it gets no
-	// link-local one either, and it never listens to router advertisements.
-	ipv6 := slices.ContainsFunc(itf.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
-	name, value, usual := "disable_ipv6", 1, 0
-	if ipv6 {
-		name, value, usual = "accept_ra", 0, 1
-	}
-	if err := setSysctl("ipv6", "default", name, value); err != nil {
-		return err
-	}
-	err = host.AddVeth(rtnl.Veth{
-		Name: itf.HostLink, Master: bridge.Index, MTU: itf.MTU, Peer: itf.InnerLink, PeerMAC: mac, PeerNS: ns.Fd(),
-	})
-	if err := errors.Join(err, setSysctl("ipv6", "default", name, usual)); err != nil {
-		return err
-	}
-	if isolated, hairpin := portFlags(itf.Isolated, filtered); isolated || hairpin {
-		if err := host.SetPort(itf.HostLink, isolated, hairpin); err != nil {
-			return err
-		}
-	}
-	link, err := inside.Link(itf.InnerLink)
-	if err != nil {
-		return err
-	}
-	for _, p := range itf.Addrs {
-		if err := inside.AddAddr(link.Index, p); err != nil {
-			return err
-		}
-	}
-	if err := inside.SetUp(link.Index); err != nil {
-		return err
-	}
-	for _, gw := range []netip.Addr{itf.Gateway4, itf.Gateway6} {
-		if gw.IsValid() {
-			if err := inside.AddDefaultRoute(link.Index, gw); err != nil {
-				return err
-			}
-		}
-	}
-	if err := host.WaitUp(itf.HostLink); err != nil {
-		return err
-	}
-	// A bridge without ports has no carrier either.
-	if !bridge.Passing() {
-		if err := host.WaitUp(itf.Bridge); err != nil {
-			return err
-		}
-	}
-	// The host need not ask, and does not go on waiting for an answer that was
-	// lost while the address belonged to nobody: clients that keep knocking at
-	// a published port would have to wait for the next second.
-	for _, p := range itf.Addrs {
-		if err := host.SetNeighbor(bridge.Index, p.Addr(), mac); err != nil {
-			return err
-		}
-	}
-	if itf.Announce {
-		return d.arp.announce(bridge.Index, mac, itf.Addrs)
 	}
 	return nil
 }

@@ -66,10 +66,23 @@ func (f *Firewall) Unpublish(_ context.Context, ports []network.Binding) error {
 	return errors.Join(f.conn.Update(f.name, nft.Change{Remove: filled(ports)}), portmap.Forget(ports))
 }
 
-// filled leaves out maps that have nothing to change.
-func filled(ports []network.Binding) []nft.Set {
+// SetBridge adds the rules of one network.
+func (f *Firewall) SetBridge(_ context.Context, rules network.BridgeRules) error {
+	return f.conn.Update(f.name, nft.Change{Add: some(bridgeSets([]network.BridgeRules{rules}))})
+}
+
+// DropBridge removes the rules of one network.
+func (f *Firewall) DropBridge(_ context.Context, rules network.BridgeRules) error {
+	return f.conn.Update(f.name, nft.Change{Remove: some(bridgeSets([]network.BridgeRules{rules}))})
+}
+
+// filled are the maps of these ports.
+func filled(ports []network.Binding) []nft.Set { return some(portmap.Sets(ports)) }
+
+// some leaves out maps that have nothing to change.
+func some(sets []nft.Set) []nft.Set {
 	var out []nft.Set
-	for _, s := range portmap.Sets(ports) {
+	for _, s := range sets {
 		if len(s.Elements) > 0 {
 			out = append(out, s)
 		}

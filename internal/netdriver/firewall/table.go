@@ -36,43 +36,9 @@ const commentForeign = "forwarding was off: stay no router"
 
 // Table is the ruleset as nftables.
 func Table(name string, rules network.Ruleset) nft.Table {
-	names := []nftables.SetDatatype{nft.TypeIfName}
-	pairs := []nftables.SetDatatype{nft.TypeIfName, nft.TypeIfName}
-	bridges := nft.Set{Name: setBridges, Key: names}
-	masquerade := nft.Set{Name: setMasquerade, Key: names}
-	internal := nft.Set{Name: setInternal, Key: names}
-	icc := nft.Set{Name: setICC, Key: pairs}
-	hairpin4 := nft.Set{Name: setHairpin4, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv4}, Interval: true}
-	hairpin6 := nft.Set{Name: setHairpin6, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv6}, Interval: true}
-	add := func(s *nft.Set, key []byte) { s.Elements = append(s.Elements, nft.Element{Key: key}) }
-	for _, b := range rules.Bridges {
-		dev := nft.IfName(b.Device)
-		pair := nft.Concat(dev, dev)
-		add(&bridges, dev)
-		for _, sub := range b.Subnets {
-			e := nft.Element{
-				Key:    nft.Concat(dev, sub.Masked().Addr().AsSlice()),
-				KeyEnd: nft.Concat(dev, network.LastAddr(sub).AsSlice()),
-			}
-			if sub.Addr().Is4() {
-				hairpin4.Elements = append(hairpin4.Elements, e)
-			} else {
-				hairpin6.Elements = append(hairpin6.Elements, e)
-			}
-		}
-		if b.Masquerade && !b.Internal {
-			add(&masquerade, dev)
-		}
-		if b.Internal {
-			add(&internal, dev)
-		}
-		if b.ICC {
-			add(&icc, pair)
-		}
-	}
 	t := nft.Table{
 		Name: name,
-		Sets: append([]nft.Set{bridges, masquerade, internal, icc, hairpin4, hairpin6}, portmap.Sets(rules.Ports)...),
+		Sets: append(bridgeSets(rules.Bridges), portmap.Sets(rules.Ports)...),
 	}
 
 	loop4 := []byte{127}
@@ -166,4 +132,43 @@ func Table(name string, rules network.Ruleset) nft.Table {
 		}
 	}
 	return t
+}
+
+// bridgeSets are the sets that say which rules hold for which network.
+func bridgeSets(rules []network.BridgeRules) []nft.Set {
+	names := []nftables.SetDatatype{nft.TypeIfName}
+	pairs := []nftables.SetDatatype{nft.TypeIfName, nft.TypeIfName}
+	bridges := nft.Set{Name: setBridges, Key: names}
+	masquerade := nft.Set{Name: setMasquerade, Key: names}
+	internal := nft.Set{Name: setInternal, Key: names}
+	icc := nft.Set{Name: setICC, Key: pairs}
+	hairpin4 := nft.Set{Name: setHairpin4, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv4}, Interval: true}
+	hairpin6 := nft.Set{Name: setHairpin6, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv6}, Interval: true}
+	add := func(s *nft.Set, key []byte) { s.Elements = append(s.Elements, nft.Element{Key: key}) }
+	for _, b := range rules {
+		dev := nft.IfName(b.Device)
+		pair := nft.Concat(dev, dev)
+		add(&bridges, dev)
+		for _, sub := range b.Subnets {
+			e := nft.Element{
+				Key:    nft.Concat(dev, sub.Masked().Addr().AsSlice()),
+				KeyEnd: nft.Concat(dev, network.LastAddr(sub).AsSlice()),
+			}
+			if sub.Addr().Is4() {
+				hairpin4.Elements = append(hairpin4.Elements, e)
+			} else {
+				hairpin6.Elements = append(hairpin6.Elements, e)
+			}
+		}
+		if b.Masquerade && !b.Internal {
+			add(&masquerade, dev)
+		}
+		if b.Internal {
+			add(&internal, dev)
+		}
+		if b.ICC {
+			add(&icc, pair)
+		}
+	}
+	return []nft.Set{bridges, masquerade, internal, icc, hairpin4, hairpin6}
 }

@@ -108,6 +108,30 @@ func (*Host) Prefixes(context.Context) ([]netip.Prefix, error) {
 	return out, nil
 }
 
+// Addrs lists the addresses of a device; none when it does not exist.
+func (*Host) Addrs(_ context.Context, device string) ([]netip.Prefix, error) {
+	c, err := rtnl.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	link, err := c.Link(device)
+	if rtnl.IsGone(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.Addrs()
+	var addrs []netip.Prefix
+	for _, a := range all {
+		if a.Index == link.Index {
+			addrs = append(addrs, a.Prefix)
+		}
+	}
+	return addrs, err
+}
+
 // IPv6 reports whether sockets of the family can be bound.
 func (*Host) IPv6() bool {
 	c, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp6", "[::1]:0")

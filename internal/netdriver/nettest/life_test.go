@@ -69,7 +69,7 @@ func TestTakenPortIsRefusedBeforeAnythingChanges(t *testing.T) {
 
 func links(t testing.TB, e *engine) int {
 	t.Helper()
-	l, err := e.driver.Links(t.Context(), "orlop0")
+	l, err := e.driver.Links(t.Context(), network.Record{Device: "orlop0"})
 	must(t, err)
 	return len(l)
 }
@@ -251,7 +251,7 @@ func TestAddressIsFreeWhenItsLinkIsGone(t *testing.T) {
 	for i := range 5 { // .2 to .6
 		boxes = append(boxes, e.run(fmt.Sprint("c", i)))
 	}
-	if _, err := e.tryRun("full"); err == nil || !strings.HasSuffix(err.Error(), "no available addresses on this pool") {
+	if _, err := e.tryRun("full"); err == nil || !strings.Contains(err.Error(), "no available IPv4 addresses on this network's address pools: bridge (") {
 		t.Errorf("a full subnet: %v", err)
 	}
 	// Somebody keeps the namespace alive: only the reaper frees the address.

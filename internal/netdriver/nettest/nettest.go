@@ -120,7 +120,7 @@ func NewWorld(t testing.TB) *World {
 			return err
 		}
 		return errors.Join(in.SetUp(1), in.AddAddr(l.Index, netip.PrefixFrom(w.Peer, 24)), in.AddAddr(l.Index, netip.PrefixFrom(w.Peer6, 64)),
-			in.SetUp(l.Index), in.AddDefaultRoute(l.Index, w.Host), in.AddDefaultRoute(l.Index, w.Host6))
+			in.SetUp(l.Index), in.AddDefaultRoute(false, l.Index, w.Host), in.AddDefaultRoute(true, l.Index, w.Host6))
 	})
 	must(t, err)
 	l, err := host.Link("ext0")

@@ -240,7 +240,7 @@ func TestHostThatDidNotForwardStaysNoRouter(t *testing.T) {
 		}
 		must(t, in.AddAddr(l.Index, netip.MustParsePrefix("198.51.100.9/24")))
 		must(t, in.SetUp(l.Index))
-		return in.AddDefaultRoute(l.Index, netip.MustParseAddr("198.51.100.1"))
+		return in.AddDefaultRoute(false, l.Index, netip.MustParseAddr("198.51.100.1"))
 	})
 	must(t, err)
 	defer second.Close()

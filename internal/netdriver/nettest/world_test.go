@@ -27,6 +27,7 @@ import (
 	"github.com/orlop/orlop/internal/netdriver/host"
 	"github.com/orlop/orlop/internal/netdriver/netd"
 	"github.com/orlop/orlop/internal/netdriver/nettest"
+	"github.com/orlop/orlop/internal/netdriver/sandbox"
 )
 
 // TestMain is netd when the program is called by that name.
@@ -99,6 +100,7 @@ type engine struct {
 	svc     *networks.Service
 	netd    *netd.Client
 	driver  *bridge.Driver
+	boxes   *sandbox.Maker
 	rules   *firewall.Firewall
 	store   *memory
 	cfg     networks.Config
@@ -133,13 +135,15 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 	var err error
 	e.driver, err = bridge.New()
 	must(t, err)
+	e.boxes, err = sandbox.New()
+	must(t, err)
 	e.rules, err = firewall.New(e.name)
 	must(t, err)
 	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	e.netd = netd.New(netd.Config{Program: filepath.Join(e.dir, "orlop-netd"), Dir: filepath.Join(e.dir, "netd"), Logger: log})
 	e.cfg = networks.Config{
 		Default: network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
-		Driver:  e.driver, Firewall: e.rules, Nameserver: e.netd, Host: machine{host.New(), "nameserver 192.0.2.53\n"},
+		Drivers: map[string]networks.Driver{"bridge": e.driver}, Sandboxes: e.boxes, Firewall: e.rules, Nameserver: e.netd, Host: machine{host.New(), "nameserver 192.0.2.53\n"},
 		Store: e.store, Events: e.store, Logger: log, Now: time.Now, NewID: newID,
 	}
 	if change != nil {
@@ -169,6 +173,7 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 func (e *engine) die() {
 	e.stopRun()
 	e.driver.Close()
+	e.boxes.Close()
 	e.rules.Close()
 }
 

@@ -1,4 +1,4 @@
-package bridge
+package sandbox
 
 import (
 	"encoding/binary"

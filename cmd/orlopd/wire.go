@@ -190,6 +190,9 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	if err != nil {
 		return nil, err
 	}
+	if defaults.InitPath, err = c.initProgram(); err != nil {
+		return nil, err
+	}
 	runtimes := map[string]containers.Runtime{"orlop": {}, "runc": {}}
 	for name, rt := range c.Runtimes {
 		runtimes[name] = containers.Runtime{Path: rt.Path, Args: rt.Args}
@@ -382,7 +385,7 @@ func (c *Config) containerDefaults() (container.Defaults, error) {
 		ShmSize: c.ShmSize, IpcMode: containertypes.IpcMode(c.IpcMode), CgroupnsMode: containertypes.CgroupnsMode(c.CgroupnsMode),
 		Runtime:         c.DefaultRuntime,
 		Log:             containertypes.LogConfig{Type: c.LogDriver, Config: c.LogOpts},
-		NoNewPrivileges: c.NoNewPrivileges, Init: c.Init, InitPath: c.InitPath,
+		NoNewPrivileges: c.NoNewPrivileges, Init: c.Init,
 		CgroupParent: c.CgroupParent, RootDir: c.DataRoot,
 	}
 	for _, limit := range c.Ulimits {

@@ -1,0 +1,8 @@
+package childinit
+
+import "debug/elf"
+
+const (
+	machine  = elf.EM_X86_64
+	pageSize = 4096
+)

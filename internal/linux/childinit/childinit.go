@@ -8,16 +8,16 @@
 // it runs as a program just as well. It behaves like tini, which is Docker's
 // docker-init:
 //
-//	docker-init [--] COMMAND [ARG …]
+//		docker-init [--] COMMAND [ARG …]
 //
-//   - all signals but those of faults are passed on to the command, which is
-//     the leader of a process group of its own and, with a terminal on standard
-//     input, the terminal's foreground group;
-//   - it ends when the command ends, with its exit status, or 128+n after
-//     signal n;
-//   - a command that is not found gives 127, one that may not be executed 126,
-//     without a command it is 1. A file without "#!" is given to /bin/sh, as
-//     execvp(3) does.
+//	  - all signals but those of faults are passed on to the command, which is
+//	    the leader of a process group of its own and, with a terminal on standard
+//	    input, the terminal's foreground group;
+//	  - it ends when the command ends, with its exit status, or 128+n after
+//	    signal n;
+//	  - a command that is not found gives 127, one that may not be executed 126,
+//	    without a command it is 1. A file without "#!" is given to /bin/sh, as
+//	    execvp(3) does.
 package childinit
 
 import (

@@ -388,6 +388,12 @@ func (c *Config) containerDefaults() (container.Defaults, error) {
 		NoNewPrivileges: c.NoNewPrivileges, Init: c.Init,
 		CgroupParent: c.CgroupParent, RootDir: c.DataRoot,
 	}
+	if err := container.ValidateLogConfig(containertypes.LogConfig{Type: c.LogDriver}); err != nil {
+		return d, fmt.Errorf("error finding the logging driver: %w", err)
+	}
+	if err := container.ValidateLogConfig(d.Log); err != nil {
+		return d, fmt.Errorf("failed to set log opts: %w", err)
+	}
 	for _, limit := range c.Ulimits {
 		d.Ulimits = append(d.Ulimits, limit)
 	}

@@ -34,7 +34,7 @@
 // off when it opens the file; readers leave out what cannot be decoded. A full
 // disk drops entries and counts them; it never blocks the writer's caller.
 //
-// Lock order: Writer.mu, then Writer.names; Reader.mu stands alone.
+// Lock order: Writer.mu, then Writer.names; ring.mu and Reader.mu stand alone.
 package logfile
 
 import (
@@ -82,6 +82,10 @@ type Config struct {
 	Compress bool
 	// Attrs go with every entry.
 	Attrs map[string]string
+	// Buffer in bytes makes a Writer whose callers never wait for the disk: so
+	// much output waits in memory, and when more comes the oldest is dropped
+	// and counted. 0: callers wait.
+	Buffer int64
 }
 
 // Entry is one piece of output.

@@ -28,6 +28,9 @@ type Writer struct {
 	dropped uint64
 	text    []byte
 
+	// ring takes what callers do not wait for; nil when they do.
+	ring *ring
+
 	// names is held while files are renamed.
 	names      sync.Mutex
 	compressor compressor
@@ -51,6 +54,9 @@ func Open(cfg Config) (*Writer, error) {
 	w := &Writer{cfg: cfg}
 	if cfg.Driver == DriverNone {
 		return w, nil
+	}
+	if cfg.Buffer > 0 {
+		w.ring = &ring{max: cfg.Buffer, write: w.write, end: w.end}
 	}
 	var err error
 	if w.codec, err = codecOf(cfg.Driver, cfg.Attrs); err != nil {
@@ -128,6 +134,14 @@ func (w *Writer) Write(stream byte, p []byte, now time.Time) {
 	if w.codec == nil {
 		return
 	}
+	if w.ring != nil {
+		w.ring.put(piece{stream: stream, data: bytes.Clone(p), at: now})
+		return
+	}
+	w.write(stream, p, now)
+}
+
+func (w *Writer) write(stream byte, p []byte, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := &w.streams[stream-1]
@@ -156,6 +170,14 @@ func (w *Writer) End(stream byte, now time.Time) {
 	if w.codec == nil {
 		return
 	}
+	if w.ring != nil {
+		w.ring.put(piece{stream: stream, at: now, end: true})
+		return
+	}
+	w.end(stream, now)
+}
+
+func (w *Writer) end(stream byte, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := &w.streams[stream-1]
@@ -272,9 +294,13 @@ func (w *Writer) Config() Config { return w.cfg }
 
 // Dropped counts bytes of output that were not written.
 func (w *Writer) Dropped() uint64 {
+	dropped := w.ring.lost()
+	if w.ring.busy() {
+		return dropped // whoever writes may wait for the disk
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.dropped
+	return w.dropped + dropped
 }
 
 // State is what a Writer holds beside the file.
@@ -291,9 +317,10 @@ type Half struct {
 }
 
 // State returns what another Writer, of the program that takes the place of this
-// one, needs to go on by Resume. ok is false while rotated files are compressed.
+// one, needs to go on by Resume. ok is false while rotated files are compressed
+// and while output waits in memory.
 func (w *Writer) State() (s State, ok bool) {
-	if w.compressor.busy() {
+	if w.compressor.busy() || w.ring.busy() {
 		return s, false
 	}
 	w.mu.Lock()
@@ -301,7 +328,7 @@ func (w *Writer) State() (s State, ok bool) {
 	for i, h := range w.streams {
 		s.Halves[i] = Half{Rest: h.rest, Going: h.going, Since: h.since}
 	}
-	s.Dropped = w.dropped
+	s.Dropped = w.dropped + w.ring.lost()
 	return s, true
 }
 
@@ -317,6 +344,9 @@ func (w *Writer) Resume(s State) {
 
 // Trim gives buffers back while nothing is written.
 func (w *Writer) Trim() {
+	if w.ring.busy() {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.out, w.text = nil, nil
@@ -327,12 +357,13 @@ func (w *Writer) Trim() {
 	}
 }
 
-// Close writes unfinished lines and closes the file. A compression under way
+// Close writes what waits in memory and unfinished lines and closes the file. A compression under way
 // is given up; the next rotation does it.
 func (w *Writer) Close(now time.Time) error {
 	if w.codec == nil {
 		return nil
 	}
+	w.ring.wait()
 	w.compressor.stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -338,25 +338,68 @@ func TestStatusSentences(t *testing.T) {
 }
 
 func TestLogOptions(t *testing.T) {
+	saved := &Saved{
+		Config: &containertypes.Config{
+			Labels: map[string]string{"tier": "front", "x": "y"}, Env: []string{"A=1", "ABC=2"}, Image: "web:1", Cmd: []string{"serve", "-v"},
+		},
+		Image: ImageUse{ID: "sha256:0123456789abcdef0123"},
+	}
 	conf := func(typ string, opts map[string]string) (LogConfig, error) {
-		return LogConfigOf(&containertypes.HostConfig{LogConfig: containertypes.LogConfig{Type: typ, Config: opts}},
-			&containertypes.Config{Labels: map[string]string{"tier": "front", "x": "y"}, Env: []string{"A=1"}}, "/log")
+		info := NewLogInfo("fedcba9876543210", "shop", "host1", "/log", saved)
+		return LogConfigOf(containertypes.LogConfig{Type: typ, Config: opts}, info, "/log")
 	}
-	l, err := conf("json-file", nil)
-	if err != nil || l.MaxSize != 20<<20 || l.MaxFiles != 5 || l.Path != "/log" {
-		t.Errorf("a log without options is bounded: %+v, %v", l, err)
+	type options = map[string]string
+	for _, c := range []struct {
+		name string
+		typ  string
+		opts options
+		want LogConfig
+	}{
+		{"bounded by default", "json-file", nil, LogConfig{Driver: "json-file", Path: "/log", MaxSize: 20 << 20, MaxFiles: 5}},
+		{"sizes", "json-file", options{"max-size": "10m", "max-file": "3", "compress": "true"}, LogConfig{Driver: "json-file", Path: "/log", MaxSize: 10e6, MaxFiles: 3, Compress: true}},
+		{"unlimited when asked for", "json-file", options{"max-size": "-1"}, LogConfig{Driver: "json-file", Path: "/log", MaxFiles: 5}},
+		{"local", "local", nil, LogConfig{Driver: "local", Path: "/log", MaxSize: 20 << 20, MaxFiles: 5, Compress: true}},
+		{"local, plain", "local", options{"max-file": "1", "compress": "false"}, LogConfig{Driver: "local", Path: "/log", MaxSize: 20 << 20, MaxFiles: 1}},
+		{"none", "none", options{"what": "ever"}, LogConfig{Driver: "none", MaxSize: 20 << 20, MaxFiles: 5}},
+		{"attributes", "json-file", options{"labels": "tier,absent", "env": "A"}, LogConfig{Attrs: options{"tier": "front", "A": "1"}}},
+		{"attributes by pattern", "json-file", options{"labels-regex": "^t", "env-regex": "^A"}, LogConfig{Attrs: options{"tier": "front", "A": "1", "ABC": "2"}}},
+		{"literal tag", "json-file", options{"tag": "prod"}, LogConfig{Attrs: options{"tag": "prod"}}},
+		{"tag", "json-file", options{"tag": "{{.Name}}/{{.ID}}/{{.FullID}}/{{.ImageName}}/{{.ImageID}}/{{.Command}}/{{.Hostname}}/{{.DaemonName}}"},
+			LogConfig{Attrs: options{"tag": "shop/fedcba987654/fedcba9876543210/web:1/0123456789ab/serve -v/host1/docker"}}},
+		{"tag with functions", "json-file", options{"tag": `{{upper .Name}} {{truncate .FullID 3}} {{json .ContainerArgs}} {{index .ContainerLabels "x"}} {{title "one two"}} {{pad .Name 1 0}} {{join (split "a,b" ",") "-"}}`},
+			LogConfig{Attrs: options{"tag": `SHOP fed ["-v"] y One Two  shop a-b`}}},
+		{"empty tag", "json-file", options{"tag": "{{if false}}x{{end}}"}, LogConfig{}},
+		{"blocking", "json-file", options{"mode": "blocking"}, LogConfig{}},
+		{"not blocking", "json-file", options{"mode": "non-blocking"}, LogConfig{Buffer: 1e6}},
+		{"buffer", "local", options{"mode": "non-blocking", "max-buffer-size": "4m"}, LogConfig{Driver: "local", Path: "/log", MaxSize: 20 << 20, MaxFiles: 5, Compress: true, Buffer: 4 << 20}},
+	} {
+		if c.want.Driver == "" {
+			c.want.Driver, c.want.Path, c.want.MaxSize, c.want.MaxFiles = "json-file", "/log", 20<<20, 5
+		}
+		if got, err := conf(c.typ, c.opts); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, %v; want %+v", c.name, got, err, c.want)
+		}
 	}
-	l, err = conf("json-file", map[string]string{"max-size": "10m", "max-file": "3", "labels": "tier", "env": "A"})
-	if err != nil || l.MaxSize != 10e6 || l.MaxFiles != 3 || l.Attrs["tier"] != "front" || l.Attrs["A"] != "1" || len(l.Attrs) != 2 {
-		t.Errorf("options: %+v, %v", l, err)
-	}
+	const start = "failed to initialize logging driver: "
 	for want, c := range map[string]struct {
 		typ  string
-		opts map[string]string
+		opts options
 	}{
-		"logger: no log driver named 'paper' is registered": {"paper", nil},
-		"unknown log opt 'ink' for json-file log driver":    {"json-file", map[string]string{"ink": "blue"}},
-		"max-file cannot be less than 1":                    {"json-file", map[string]string{"max-file": "0"}},
+		`error looking up logging plugin paper: plugin "paper" not found`:                                                             {"paper", nil},
+		"unknown log opt 'ink' for json-file log driver":                                                                              {"json-file", options{"ink": "blue"}},
+		"unknown log opt 'tag' for log driver local":                                                                                  {"local", options{"tag": "x"}},
+		"logger: logging mode not supported: sometimes":                                                                               {"json-file", options{"mode": "sometimes"}},
+		"logger: max-buffer-size option is only supported with 'mode=non-blocking'":                                                   {"json-file", options{"max-buffer-size": "1m"}},
+		"error parsing option max-buffer-size: invalid size: 'x'":                                                                     {"json-file", options{"mode": "non-blocking", "max-buffer-size": "x"}},
+		start + "max-file cannot be less than 1":                                                                                      {"json-file", options{"max-file": "0"}},
+		start + "max-size must be a positive number":                                                                                  {"json-file", options{"max-size": "0"}},
+		start + "invalid size: 'big'":                                                                                                 {"json-file", options{"max-size": "big"}},
+		start + "compress cannot be true when max-file is less than 2 or max-size is not set":                                         {"json-file", options{"max-file": "1", "compress": "true"}},
+		start + "compression cannot be enabled when max file count is 1":                                                              {"local", options{"max-file": "1"}},
+		start + `strconv.ParseBool: parsing "perhaps": invalid syntax`:                                                                {"json-file", options{"compress": "perhaps"}},
+		start + "error parsing regexp: missing closing ]: `[`":                                                                        {"json-file", options{"env-regex": "["}},
+		start + `template: log-tag:1: function "nosuch" not defined`:                                                                  {"json-file", options{"tag": "{{nosuch}}"}},
+		start + "template: log-tag:1:2: executing \"log-tag\" at <.Nothing>: can't evaluate field Nothing in type *container.LogInfo": {"json-file", options{"tag": "{{.Nothing}}"}},
 	} {
 		if _, err := conf(c.typ, c.opts); !errdefs.IsInvalidArgument(err) || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)

@@ -55,6 +55,9 @@ type LogConfig struct {
 	Compress bool `json:"compress,omitempty"`
 	// Attrs are written into every line (Docker's labels/env log options).
 	Attrs map[string]string `json:"attrs,omitempty"`
+	// Buffer in bytes of mode=non-blocking: the container never waits for the
+	// disk, and what exceeds it is dropped, the oldest first; 0 is blocking.
+	Buffer int64 `json:"buffer,omitempty"`
 }
 
 // Launch is everything a monitor needs to run a container once.

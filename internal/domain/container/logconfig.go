@@ -1,10 +1,11 @@
 package container
 
 import (
+	"errors"
 	"fmt"
-	"regexp"
+	"maps"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
@@ -18,117 +19,138 @@ const (
 	DefaultLogFiles = 5
 )
 
-// logOptions are the options of each driver that writes a local file.
+// logOptions are the options of each driver that writes a local file, beside
+// those of all drivers (mode, max-buffer-size).
 var logOptions = map[string][]string{
-	"json-file": {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"},
-	"local":     {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
+	"json-file": {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"},
+	"local":     {"max-size", "max-file", "compress"},
 	"none":      nil,
 }
 
-// LogConfigOf turns a container's log driver and options into what its monitor
-// is told. path is the file of the log. ErrInvalidArgument in Docker's words
-// for an unknown driver, option or value.
-func LogConfigOf(h *containertypes.HostConfig, c *containertypes.Config, path string) (LogConfig, error) {
-	driver := h.LogConfig.Type
-	known, ok := logOptions[driver]
+const (
+	nonBlocking = "non-blocking"
+	// defaultLogBuffer in bytes of mode=non-blocking, as in Docker.
+	defaultLogBuffer = 1e6
+)
+
+// ValidateLogConfig checks the driver and the options of a log by what Docker
+// checks when a container is created: names, mode and max-buffer-size.
+// ErrInvalidArgument in Docker's words.
+func ValidateLogConfig(log containertypes.LogConfig) error {
+	bad := func(format string, args ...any) error {
+		return withTextf(errdefs.ErrInvalidArgument, format, args...)
+	}
+	if log.Type == "none" {
+		return nil
+	}
+	mode := log.Config["mode"]
+	if mode != "" && mode != "blocking" && mode != nonBlocking {
+		return bad("logger: logging mode not supported: %s", mode)
+	}
+	if size, ok := log.Config["max-buffer-size"]; ok {
+		if mode != nonBlocking {
+			return bad("logger: max-buffer-size option is only supported with 'mode=%s'", nonBlocking)
+		}
+		if _, err := units.RAMInBytes(size); err != nil {
+			return bad("error parsing option max-buffer-size: %v", err)
+		}
+	}
+	known, ok := logOptions[log.Type]
 	if !ok {
-		return LogConfig{}, withTextf(errdefs.ErrInvalidArgument, "logger: no log driver named '%s' is registered", driver)
+		return bad(`error looking up logging plugin %s: plugin "%s" not found`, log.Type, log.Type)
 	}
-	out := LogConfig{Driver: driver, MaxSize: DefaultLogSize, MaxFiles: DefaultLogFiles, Compress: driver == "local"}
-	if driver != "none" {
-		out.Path = path
-	}
-	bad := func(format string, args ...any) (LogConfig, error) {
-		return LogConfig{}, withTextf(errdefs.ErrInvalidArgument, format, args...)
-	}
-	for key, value := range h.LogConfig.Config {
-		supported := false
-		for _, k := range known {
-			supported = supported || k == key
-		}
-		if !supported && driver != "none" {
-			return bad("unknown log opt '%s' for %s log driver", key, driver)
-		}
-		switch key {
-		case "max-size":
-			n, err := units.FromHumanSize(value)
-			if err != nil {
-				return bad("failed to parse max-size: %v", err)
-			}
-			out.MaxSize = max(n, 0)
-		case "max-file":
-			n, err := strconv.Atoi(value)
-			if err != nil {
-				return bad("failed to parse max-file: %v", err)
-			}
-			if n < 1 {
-				return bad("max-file cannot be less than 1")
-			}
-			out.MaxFiles = n
-		case "compress":
-			b, err := strconv.ParseBool(value)
-			if err != nil {
-				return bad("failed to parse compress: %v", err)
-			}
-			out.Compress = b
-		case "mode":
-			if value != "" && value != "blocking" && value != "non-blocking" {
-				return bad("logger: logging mode not supported: %s", value)
-			}
-		case "labels-regex", "env-regex":
-			if _, err := regexp.Compile(value); err != nil {
-				return bad("failed to parse %s: %v", key, err)
-			}
+	for _, key := range slices.Sorted(maps.Keys(log.Config)) {
+		switch {
+		case key == "mode", key == "max-buffer-size", slices.Contains(known, key):
+		case log.Type == "local":
+			return bad("unknown log opt '%s' for log driver local", key)
+		default:
+			return bad("unknown log opt '%s' for %s log driver", key, log.Type)
 		}
 	}
-	out.Attrs = logAttrs(h.LogConfig.Config, c)
+	return nil
+}
+
+// LogConfigOf turns a container's log driver and options into what its monitor
+// is told. path is the file of the log, info what a tag is made from.
+// ErrInvalidArgument in Docker's words for an unknown driver, option or value.
+func LogConfigOf(log containertypes.LogConfig, info LogInfo, path string) (LogConfig, error) {
+	if err := ValidateLogConfig(log); err != nil {
+		return LogConfig{}, err
+	}
+	out, err := logConfigOf(log, info, path)
+	if err != nil {
+		return LogConfig{}, withTextf(errdefs.ErrInvalidArgument, "failed to initialize logging driver: %v", err)
+	}
 	return out, nil
 }
 
-// logAttrs picks the labels and variables that are written into every line.
-func logAttrs(opts map[string]string, c *containertypes.Config) map[string]string {
-	attrs := map[string]string{}
-	if list := opts["labels"]; list != "" {
-		for name := range strings.SplitSeq(list, ",") {
-			if v, ok := c.Labels[name]; ok {
-				attrs[name] = v
-			}
+func logConfigOf(log containertypes.LogConfig, info LogInfo, path string) (LogConfig, error) {
+	out := LogConfig{Driver: log.Type, MaxSize: DefaultLogSize, MaxFiles: DefaultLogFiles, Compress: log.Type == "local"}
+	if log.Type == "none" {
+		return out, nil
+	}
+	out.Path = path
+	opts := log.Config
+	if value, ok := opts["max-size"]; ok && value != "-1" {
+		n, err := units.FromHumanSize(value)
+		if err != nil {
+			return out, err
+		}
+		if n <= 0 {
+			return out, errors.New("max-size must be a positive number")
+		}
+		out.MaxSize = n
+	} else if ok {
+		out.MaxSize = 0
+	}
+	if value, ok := opts["max-file"]; ok {
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return out, err
+		}
+		if n < 1 {
+			return out, errors.New("max-file cannot be less than 1")
+		}
+		out.MaxFiles = n
+	}
+	if value, ok := opts["compress"]; ok {
+		var err error
+		if out.Compress, err = strconv.ParseBool(value); err != nil {
+			return out, err
 		}
 	}
-	if re, err := regexp.Compile(opts["labels-regex"]); err == nil && opts["labels-regex"] != "" {
-		for name, v := range c.Labels {
-			if re.MatchString(name) {
-				attrs[name] = v
-			}
+	if out.Compress && (out.MaxFiles < 2 || out.MaxSize == 0) {
+		if log.Type == "local" {
+			return out, errors.New("compression cannot be enabled when max file count is 1")
+		}
+		return out, errors.New("compress cannot be true when max-file is less than 2 or max-size is not set")
+	}
+	if opts["mode"] == nonBlocking {
+		out.Buffer = defaultLogBuffer
+		// Checked already; Docker takes anything below 1 as the default.
+		if n, err := units.RAMInBytes(opts["max-buffer-size"]); err == nil && n > 0 {
+			out.Buffer = n
 		}
 	}
-	env := map[string]string{}
-	for _, e := range c.Env {
-		if k, v, ok := strings.Cut(e, "="); ok {
-			env[k] = v
+	info.Config = opts
+	attrs, err := info.ExtraAttributes(nil)
+	if err != nil {
+		return out, err
+	}
+	if opts["tag"] != "" {
+		tag, err := info.tag(opts["tag"])
+		if err != nil {
+			return out, err
+		}
+		if tag != "" {
+			attrs["tag"] = tag
 		}
 	}
-	if list := opts["env"]; list != "" {
-		for name := range strings.SplitSeq(list, ",") {
-			if v, ok := env[name]; ok {
-				attrs[name] = v
-			}
-		}
+	if len(attrs) > 0 {
+		out.Attrs = attrs
 	}
-	if re, err := regexp.Compile(opts["env-regex"]); err == nil && opts["env-regex"] != "" {
-		for name, v := range env {
-			if re.MatchString(name) {
-				attrs[name] = v
-			}
-		}
-	}
-	if tag, ok := opts["tag"]; ok && tag != "" {
-		attrs["tag"] = tag
-	}
-	if len(attrs) == 0 {
-		return nil
-	}
-	return attrs
+	return out, nil
 }
 
 // LogFile is the name of a container's log below its folder.

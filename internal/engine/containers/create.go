@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -87,9 +88,6 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 		return other.id, true
 	})
 	id := s.cfg.NewID()
-	if _, err := container.LogConfigOf(host, &config, ""); err != nil {
-		return resp, err
-	}
 	if err := s.checkLinks(host); err != nil {
 		return resp, err
 	}
@@ -122,6 +120,9 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	}
 	if req.NetworkingConfig != nil {
 		saved.Endpoints = maps.Clone(req.NetworkingConfig.EndpointsConfig)
+	}
+	if _, err := s.logConfig(id, cmp.Or(name, id), &saved); err != nil {
+		return resp, err
 	}
 	name, err = s.takeName(name, id)
 	if err != nil {

@@ -57,11 +57,17 @@ func (s *Service) Logs(ctx context.Context, ref string, opts LogsOptions) (LogSt
 
 // logOf describes where a container's log lies.
 func (s *Service) logOf(snap *snapshot) (container.LogConfig, error) {
-	host := snap.saved.HostConfig
-	if host.LogConfig.Type == "none" {
+	if snap.saved.HostConfig.LogConfig.Type == "none" {
 		return container.LogConfig{}, withText(errdefs.ErrNotImplemented, "configured logging driver does not support reading")
 	}
-	return container.LogConfigOf(host, snap.saved.Config, s.logPath(snap.id, host.LogConfig.Type))
+	return s.logConfig(snap.id, snap.name, &snap.saved)
+}
+
+// logConfig is what the monitor of a container is told about its log.
+func (s *Service) logConfig(id, name string, saved *container.Saved) (container.LogConfig, error) {
+	log := saved.HostConfig.LogConfig
+	path := s.logPath(id, log.Type)
+	return container.LogConfigOf(log, container.NewLogInfo(id, name, s.cfg.Host.Hostname(), path, saved), path)
 }
 
 // logReader pulls entries out of an iterator.

@@ -206,7 +206,7 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		// Not a fault of the start request, whatever its class.
 		return made, withText(errdefs.ErrInternal, "%v", err)
 	}
-	log, err := container.LogConfigOf(host, config, s.logPath(o.id, host.LogConfig.Type))
+	log, err := s.logConfig(o.id, snap.name, &snap.saved)
 	if err != nil {
 		return made, err
 	}

@@ -169,6 +169,7 @@ type Log struct {
 	MaxFiles int               `json:"maxFiles,omitempty"`
 	Compress bool              `json:"compress,omitempty"`
 	Attrs    map[string]string `json:"attrs,omitempty"`
+	Buffer   int64             `json:"buffer,omitempty"`
 }
 
 // Started answers a launch.

@@ -1,0 +1,99 @@
+package logfile
+
+import (
+	"sync"
+	"time"
+)
+
+// ring holds output between callers that do not wait and the disk. A nil ring
+// holds nothing.
+type ring struct {
+	max   int64
+	write func(stream byte, p []byte, at time.Time)
+	end   func(stream byte, at time.Time)
+	work  sync.WaitGroup
+
+	mu      sync.Mutex
+	queue   []piece
+	size    int64
+	dropped uint64
+	// working: a goroutine empties the queue. There is none while it is empty.
+	working bool
+}
+
+// piece is what one read returned, or the end of a stream.
+type piece struct {
+	stream byte
+	data   []byte
+	at     time.Time
+	end    bool
+}
+
+// put queues a piece. What does not fit beside it is dropped, the oldest first;
+// one piece always fits.
+func (r *ring) put(p piece) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := 0; i < len(r.queue) && r.size+int64(len(p.data)) > r.max; i++ {
+		r.dropped += uint64(len(r.queue[i].data))
+		r.size -= int64(len(r.queue[i].data))
+		r.queue[i].data = nil // ends of streams stay
+	}
+	for len(r.queue) > 0 && r.queue[0].data == nil && !r.queue[0].end {
+		r.queue = r.queue[1:]
+	}
+	r.queue = append(r.queue, p)
+	r.size += int64(len(p.data))
+	if !r.working {
+		r.working = true
+		r.work.Go(r.run)
+	}
+}
+
+// run empties the queue.
+func (r *ring) run() {
+	for {
+		r.mu.Lock()
+		if len(r.queue) == 0 {
+			r.working, r.queue = false, nil
+			r.mu.Unlock()
+			return
+		}
+		p := r.queue[0]
+		r.queue = r.queue[1:]
+		r.size -= int64(len(p.data))
+		r.mu.Unlock()
+		switch {
+		case p.end:
+			r.end(p.stream, p.at)
+		case len(p.data) > 0:
+			r.write(p.stream, p.data, p.at)
+		}
+	}
+}
+
+// wait returns when the queue is empty. Nobody puts meanwhile.
+func (r *ring) wait() {
+	if r != nil {
+		r.work.Wait()
+	}
+}
+
+func (r *ring) busy() bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.working
+}
+
+// lost counts bytes that were dropped for want of room.
+func (r *ring) lost() uint64 {
+	if r == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dropped
+}

@@ -1,0 +1,86 @@
+package logfile
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A named pipe that nobody reads is a disk that hangs.
+func TestABufferedWriterDoesNotWaitForTheDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Open(Config{Driver: DriverJSON, Path: path, Buffer: 100 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	now := time.Unix(1, 0)
+	line := []byte(strings.Repeat("x", 1023) + "\n")
+	const lines = 1000
+	for i := range lines {
+		copy(line, []byte{byte('a' + i%26)}) // the caller's buffer is used again
+		w.Write(Stdout, line, now)
+	}
+	w.Write(Stdout, []byte("the end"), now)
+	w.End(Stdout, now)
+	dropped := w.Dropped()
+	if dropped == 0 || dropped >= lines*1024 {
+		t.Errorf("%d bytes dropped of %d", dropped, lines*1024)
+	}
+	if _, ok := w.State(); ok {
+		t.Error("a writer that holds output can be left behind")
+	}
+
+	// The disk comes back: everything that was kept is there, the last too.
+	got := make(chan []byte)
+	go func() {
+		var all bytes.Buffer
+		_, _ = all.ReadFrom(reader)
+		got <- all.Bytes()
+	}()
+	if err := w.Close(now); err != nil {
+		t.Fatal(err)
+	}
+	all := <-got
+	entries := bytes.Split(bytes.TrimSuffix(all, []byte("\n")), []byte("\n"))
+	if kept := uint64(lines*1024 - (len(entries)-1)*1024); kept != dropped {
+		t.Errorf("%d bytes are missing, %d were counted", kept, dropped)
+	}
+	if last := string(entries[len(entries)-1]); !strings.HasPrefix(last, `{"log":"the end","stream":"stdout"`) {
+		t.Errorf("last entry %s", last)
+	}
+}
+
+func TestABufferedWriterKeepsEverythingOnADiskThatKeepsUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w, err := Open(Config{Driver: DriverLocal, Path: path, Buffer: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1, 0)
+	for range 100 {
+		w.Write(Stderr, []byte("one\ntwo\n"), now)
+		w.ring.wait()
+	}
+	if err := w.Close(now); err != nil || w.Dropped() != 0 {
+		t.Fatal(err, w.Dropped())
+	}
+	if err := w.Close(now); err != nil {
+		t.Error(err)
+	}
+	if body, err := os.ReadFile(path); err != nil || bytes.Count(body, []byte("two")) != 100 {
+		t.Error(err, len(body))
+	}
+}

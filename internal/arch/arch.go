@@ -54,7 +54,7 @@ var Rules = []Rule{
 	// the other way round.
 	{
 		Ring: "internal/engine/containers",
-		May:  []string{"internal/domain", "internal/engine/images", "internal/engine/networks", "internal/engine/events"},
+		May:  []string{"internal/defense", "internal/domain", "internal/engine/images", "internal/engine/networks", "internal/engine/events"},
 	},
 	{Ring: "internal/engine/images", May: []string{"internal/domain"}},
 	{Ring: "internal/engine/networks", May: []string{"internal/domain"}},
@@ -68,7 +68,7 @@ var Rules = []Rule{
 	{Ring: "internal/monitor/protocol", Only: []string{}},
 	{
 		Ring: "internal/monitor/daemonside",
-		May:  []string{"internal/monitor/protocol", "internal/domain", "internal/linux"},
+		May:  []string{"internal/monitor/protocol", "internal/defense", "internal/domain", "internal/linux"},
 	},
 	{
 		Ring:  "internal/monitor/monitorside",
@@ -77,10 +77,11 @@ var Rules = []Rule{
 	},
 	{
 		Ring:  "internal/runtime",
-		May:   []string{"internal/linux"},
+		May:   []string{"internal/linux", "internal/defense"},
 		Never: []string{"net/http", "github.com/spf13/...", "github.com/moby/moby/..."},
 	},
-	{Ring: "internal/linux", Never: []string{"net/http"}},
+	{Ring: "internal/linux", May: []string{"internal/defense"}, Never: []string{"net/http"}},
+	{Ring: "internal/defense", Only: []string{}},
 	{
 		Ring:  "internal/httpapi",
 		May:   []string{"internal/engine", "internal/domain"},

@@ -243,7 +243,12 @@ func NewEngine(t testing.TB, flags ...string) *Engine {
 // PrepareEngine makes an engine whose daemon is not started yet.
 func PrepareEngine(t testing.TB, flags ...string) *Engine {
 	t.Helper()
-	bin := Bin(t)
+	return PrepareEngineOf(t, Bin(t), flags...)
+}
+
+// PrepareEngineOf is PrepareEngine with the programs of the folder bin.
+func PrepareEngineOf(t testing.TB, bin string, flags ...string) *Engine {
+	t.Helper()
 	sandbox := NewSandbox(t)
 	dir, err := os.MkdirTemp("", "orlop-test-")
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/domain/container"
 )
 
@@ -63,6 +64,9 @@ func (s *Service) userOf(ctx context.Context, rootfs container.Rootfs, name stri
 // into the layers is cheap; only where that does not tell are they mounted.
 func (s *Service) fileOf(ctx context.Context, rootfs container.Rootfs, name string) (text string, err error) {
 	path := "etc/" + name
+	if defense.Dropped(defense.UserFilesInside) {
+		return fileByPath(rootfs, path)
+	}
 	where, err := findInLayers(rootfs, path)
 	switch {
 	case errors.Is(err, errOtherwise):

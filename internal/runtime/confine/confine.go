@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/capability"
 	"github.com/orlop/orlop/internal/linux/lsm"
 	"github.com/orlop/orlop/internal/linux/seccomp"
@@ -41,7 +42,10 @@ func New(p *specs.Process, filter []byte) (*Confinement, error) {
 	if c.caps, lost = want.Clip(have); lost != 0 && c.warning == "" {
 		c.warning = "capabilities that this process does not have itself are left out: " + lost.String()
 	}
-	if filter != nil {
+	if defense.Dropped(defense.Capabilities) {
+		c.caps = have
+	}
+	if filter != nil && !defense.Dropped(defense.Seccomp) {
 		if c.filter, err = seccomp.UnmarshalFilter(filter); err != nil {
 			return nil, fmt.Errorf("seccomp: %w", err)
 		}

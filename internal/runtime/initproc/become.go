@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/lsm"
 	"github.com/orlop/orlop/internal/linux/rlimit"
 	"github.com/orlop/orlop/internal/linux/safepath"
@@ -216,7 +217,7 @@ func (s *stage) joinCgroups() error {
 func insideRoot() error {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Getcwd(buf)
-	if err == nil && n > 1 && buf[0] == '/' {
+	if err == nil && n > 1 && buf[0] == '/' || defense.Dropped(defense.CwdInside) {
 		return nil
 	}
 	if err == nil || errors.Is(err, unix.ENOENT) {

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/lsm"
 	"github.com/orlop/orlop/internal/linux/mount"
 	"github.com/orlop/orlop/internal/linux/pty"
@@ -167,6 +168,9 @@ func (s *stage) console(root safepath.FD) error {
 	// A clone of what TIOCGPTPEER opened, not of a path: /dev/pts/N could be a
 	// link to anything (CVE-2025-52565).
 	m, err := mount.Clone(slave, "", false)
+	if defense.Dropped(defense.ConsoleByDescriptor) {
+		m, err = consoleByPath(root, slave)
+	}
 	if err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
@@ -281,6 +285,9 @@ func (s *stage) kernelSettings() error {
 	// Not through a path of the container, and not through the root's own
 	// /proc, which is read-only by now: a procfs of our own (CVE-2025-52881).
 	proc, err := ownProc()
+	if defense.Dropped(defense.OwnProc) {
+		proc, err = safepath.OpenRoot("/proc")
+	}
 	if err != nil {
 		return err
 	}
@@ -304,6 +311,9 @@ func sysctl(proc safepath.FD, key, value string) error {
 		return r
 	}, bundle.SysctlName(key))
 	fd, err := proc.OpenExact("sys/"+name, unix.O_WRONLY)
+	if defense.Dropped(defense.OwnProc) {
+		fd, err = openByPath("/proc/sys/" + name)
+	}
 	if err != nil {
 		return err
 	}

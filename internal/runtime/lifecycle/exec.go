@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/linux/process"
@@ -137,6 +138,9 @@ func (x *execution) start(ctx context.Context) error {
 	cmd.Files = append(cmd.Files, theirs)
 	if err := x.group(ctx, cmd); err != nil {
 		return err
+	}
+	if defense.Dropped(defense.HostDescriptors) {
+		_, _ = unix.Open("/sys/fs/cgroup", unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	x.proc, err = cmd.Start()
 	if errors.Is(err, unix.EBUSY) && cmd.Cgroup != nil {

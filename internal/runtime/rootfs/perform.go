@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/mount"
 	"github.com/orlop/orlop/internal/linux/safepath"
 )
@@ -115,9 +116,12 @@ func (b *Builder) place(m safepath.FD, s *Step) (safepath.FD, error) {
 		return safepath.None, err
 	}
 	var at safepath.FD
-	if dir {
+	switch {
+	case defense.Dropped(defense.PlacesInside):
+		at, err = placeByPath(b.Root, s.Dest, dir)
+	case dir:
 		at, err = b.Root.MkdirAll(s.Dest, 0o755)
-	} else {
+	default:
 		at, err = b.Root.Touch(s.Dest, 0o755)
 	}
 	if err != nil {
@@ -142,6 +146,9 @@ var procCovers = map[string]bool{
 // or to a security tool (CVE-2019-16884, CVE-2025-52881). What was opened
 // counts, not what the path looked like.
 func (b *Builder) guardProc(at safepath.FD, s *Step) error {
+	if defense.Dropped(defense.ProcUncovered) {
+		return nil
+	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(at), &fs); err != nil {
 		return err
@@ -234,6 +241,9 @@ func (b *Builder) fileSystem(s *Step) error {
 
 // ordinary makes sure that dest, if it is there, is a directory and no link.
 func (b *Builder) ordinary(dest string) error {
+	if defense.Dropped(defense.ProcOrdinary) {
+		return nil
+	}
 	dir, base, err := b.Root.Parent(dest, 0o755)
 	if err != nil {
 		return err
@@ -595,6 +605,9 @@ func (b *Builder) mask(s *Step) error {
 // openNull clones the container's own /dev/null when it is one, as its users know
 // from other runtimes, else the host's. What was opened is what is checked.
 func (b *Builder) openNull() (safepath.FD, error) {
+	if defense.Dropped(defense.NullIsNull) {
+		return nullByPath(b.Root)
+	}
 	if own, err := b.Root.Open("/dev/null", unix.O_PATH|unix.O_NOFOLLOW, 0); err == nil {
 		defer own.Close()
 		if isNull(own) == nil {

@@ -1,0 +1,5 @@
+package main
+
+func try() {}
+
+func show(string) error { return nil }

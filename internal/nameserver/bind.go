@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -14,48 +17,166 @@ import (
 // backlog of a relay's listening socket; the kernel caps it at somaxconn.
 const backlog = 4096
 
-// portKey identifies a published port.
+// portKey identifies a published port. It is a number and no string, because
+// a thousand ports are looked up thousands of times in one change.
 type portKey struct {
-	proto string
+	proto uint8
 	addr  netip.AddrPort
 }
 
 func keyOf(p table.Port) portKey {
-	return portKey{p.Proto, netip.AddrPortFrom(p.HostIP, p.HostPort)}
+	return portKey{protocols[p.Proto], netip.AddrPortFrom(p.HostIP, p.HostPort)}
 }
 
-// bind takes a port of the host. A reservation is a socket that is bound and
-// neither listens nor shares: nobody else can bind the port, and connections
-// that nothing translates are refused as if there were no server. A relay's
-// socket listens.
-func bind(p table.Port) (int, error) {
-	if p.Relay {
-		return bindRelay(p)
+// protocols by the name that the table has for them.
+var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
+// reservation is a socket that is to be made: for one port of the table, or
+// for one on every IPv6 address together with its like on every IPv4 address.
+type reservation struct {
+	owner string
+	port  table.Port
+	four  *table.Port
+}
+
+// reservations decides which sockets a list of ports takes. The ports on
+// 0.0.0.0 and [::] share one: a published port is usually on both, and a socket
+// costs as much as everything else that is done for it.
+func reservations(owner string, ports []table.Port) []reservation {
+	type number struct {
+		proto string
+		port  uint16
 	}
-	fd, err := bindSocket(p, false)
-	if p.Proto != "tcp" || !errors.Is(err, unix.EADDRINUSE) {
-		if err == nil && p.Proto == "udp" {
-			if err = deaf(fd); err != nil {
-				unix.Close(fd)
-				return -1, err
+	shared := map[number]int{}
+	for i, p := range ports {
+		if p.Relay && p.Proto != "sctp" && p.HostIP == netip.IPv6Unspecified() {
+			shared[number{p.Proto, p.HostPort}] = i
+		}
+	}
+	fours := make([]*table.Port, len(ports))
+	var out []reservation
+	for i := range ports {
+		p := &ports[i]
+		if six, ok := shared[number{p.Proto, p.HostPort}]; ok && !p.Relay && p.HostIP == netip.IPv4Unspecified() {
+			fours[six] = p
+		}
+	}
+	for i, p := range ports {
+		if six, ok := shared[number{p.Proto, p.HostPort}]; ok && fours[six] == &ports[i] {
+			continue
+		}
+		out = append(out, reservation{owner: owner, port: p, four: fours[i]})
+	}
+	return out
+}
+
+// bindAll makes the sockets, several at a time. When one is refused none is
+// left, and the first of the list that was refused is the error.
+func bindAll(list []reservation) ([]*port, error) {
+	workers := min(runtime.GOMAXPROCS(0), (len(list)+bindChunk-1)/bindChunk)
+	made := make([][]*port, len(list))
+	errs := make([]error, len(list))
+	var next, failed atomic.Int64
+	failed.Store(int64(len(list)))
+	work := func() {
+		for {
+			last := next.Add(bindChunk)
+			for i := last - bindChunk; i < min(last, int64(len(list))); i++ {
+				if i > failed.Load() {
+					return
+				}
+				if made[i], errs[i] = list[i].bind(); errs[i] == nil {
+					continue
+				}
+				for at := failed.Load(); i < at && !failed.CompareAndSwap(at, i); at = failed.Load() {
+				}
+			}
+			if last >= int64(len(list)) {
+				return
 			}
 		}
+	}
+	var wg sync.WaitGroup
+	for range workers - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
+	out := make([]*port, 0, len(list))
+	for _, ports := range made {
+		out = append(out, ports...)
+	}
+	if at := failed.Load(); at < int64(len(list)) {
+		for _, p := range out {
+			unix.Close(p.fd)
+		}
+		return nil, errs[at]
+	}
+	return out, nil
+}
+
+// bindChunk is how many sockets a worker makes in a row: about 0.1 ms.
+const bindChunk = 16
+
+// bind makes the socket of a reservation; two, when somebody else's socket
+// stands in the way of a shared one, to learn whose port it is.
+func (r reservation) bind() ([]*port, error) {
+	if r.four == nil {
+		fd, err := bind(r.port, false)
+		if err != nil {
+			return nil, busyError{r.port, err}
+		}
+		return []*port{newPort(r.port, r.owner, fd)}, nil
+	}
+	fd, err := bind(r.port, true)
+	if err == nil {
+		p := newPort(r.port, r.owner, fd)
+		p.dual = true
+		return []*port{p}, nil
+	}
+	four, err := reservation{owner: r.owner, port: *r.four}.bind()
+	if err != nil {
+		return nil, err
+	}
+	six, err := reservation{owner: r.owner, port: r.port}.bind()
+	if err != nil {
+		unix.Close(four[0].fd)
+		return nil, err
+	}
+	return append(four, six...), nil
+}
+
+// bind takes a port of the host. What is made is a socket that is bound and
+// neither listens nor shares: nobody else can bind the port, and connections
+// that nothing translates are refused as if there were no server. A relay's
+// socket begins to listen later; see port.listen. A dual socket of [::] takes
+// the port of 0.0.0.0 too.
+func bind(p table.Port, dual bool) (int, error) {
+	fd, err := bindSocket(p, false, dual)
+	switch {
+	case err == nil && p.Proto == "udp" && !p.Relay:
+		if err = deaf(fd); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
+	case p.Proto != "tcp" || !errors.Is(err, unix.EADDRINUSE):
 		return fd, err
 	}
 	// An old connection in TIME_WAIT stands in the way of a socket that does
 	// not share. A server would set SO_REUSEADDR; so do we, and listen, which
-	// fails if anybody else listens. Then we stop listening (connecting to
-	// AF_UNSPEC, see connect(2)) and stop sharing.
-	fd, err = bindSocket(p, true)
+	// fails if anybody else listens. A relay stays like that. Otherwise we stop
+	// listening (connecting to AF_UNSPEC, see connect(2)) and stop sharing.
+	fd, err = bindSocket(p, true, dual)
 	if err != nil {
 		return -1, err
 	}
 	err = unix.Listen(fd, 0)
-	if err == nil {
+	if err == nil && !p.Relay {
 		err = disconnect(fd)
-	}
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -64,7 +185,8 @@ func bind(p table.Port) (int, error) {
 	return fd, nil
 }
 
-func bindSocket(p table.Port, reuse bool) (int, error) {
+// bindSocket binds; a dual socket of [::] has 0.0.0.0 too.
+func bindSocket(p table.Port, reuse, dual bool) (int, error) {
 	family := unix.AF_INET
 	if p.HostIP.Is6() {
 		family = unix.AF_INET6
@@ -84,7 +206,11 @@ func bindSocket(p table.Port, reuse bool) (int, error) {
 		return -1, err
 	}
 	if family == unix.AF_INET6 {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+		only := 1
+		if dual {
+			only = 0
+		}
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
 	}
 	if err == nil && reuse {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
@@ -99,28 +225,18 @@ func bindSocket(p table.Port, reuse bool) (int, error) {
 	return fd, nil
 }
 
-func bindRelay(p table.Port) (int, error) {
-	if p.Proto == "sctp" {
-		return bindSocket(p, false) // reserved; there is no relay for SCTP
+// listen makes a relay's socket ready. Nobody can have taken the port in the
+// meantime, so this does not fail but for want of memory; it may be repeated.
+func (p *port) listen() error {
+	switch {
+	case p.key.proto == unix.IPPROTO_TCP:
+		// Connections that are carried are told to share the port, or they, and
+		// what they leave in TIME_WAIT, would keep the next relay out.
+		return errors.Join(unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Listen(p.fd, backlog))
+	case p.key.addr.Addr().Is6():
+		return unix.SetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	}
-	// Connections that were carried leave TIME_WAIT behind; a server in LISTEN
-	// still keeps everybody else out.
-	fd, err := bindSocket(p, p.Proto == "tcp")
-	if err != nil {
-		return -1, err
-	}
-	if p.Proto == "tcp" {
-		err = unix.Listen(fd, backlog)
-	} else if p.HostIP.Is6() {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-	} else {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+	return unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 }
 
 // disconnect dissolves a socket's association; it stays bound.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -93,6 +94,9 @@ func (s *Server) serve(req table.Request, fds []int) table.Reply {
 			reply.Error = err.Error()
 		}
 		return reply
+	case table.OpSettle:
+		s.settle()
+		return table.Reply{}
 	case table.OpStatus:
 		return table.Reply{Status: s.status()}
 	case table.OpQuit:
@@ -120,7 +124,8 @@ func closeAll(fds []int) {
 // port is busy, none. ns is the namespace of the sandbox nsID, or -1.
 func (s *Server) change(ids []string, nsID string, ns int) (table.Reply, error) {
 	s.applyMu.Lock()
-	defer s.applyMu.Unlock()
+	unlock := s.applyMu.Unlock
+	defer func() { unlock() }()
 	var given *netns.NS
 	if ns >= 0 {
 		given = netns.FromFd(uintptr(ns))
@@ -150,7 +155,7 @@ func (s *Server) change(ids []string, nsID string, ns int) (table.Reply, error) 
 		}
 		return table.Reply{}, err
 	}
-	s.swapPorts(wanted, bound)
+	fresh := s.swapPorts(wanted, bound)
 	var errs []error
 	for id, rec := range wanted {
 		var own *netns.NS
@@ -159,6 +164,19 @@ func (s *Server) change(ids []string, nsID string, ns int) (table.Reply, error) 
 		}
 		errs = append(errs, s.swapSandbox(id, rec, own))
 	}
+	if len(fresh) <= table.FewPorts {
+		s.openAll(fresh)
+		return table.Reply{}, errors.Join(errs...)
+	}
+	// That they are reserved is what the daemon waits for; the container that
+	// serves them is yet to be made. Other changes, and OpSettle, wait.
+	unlock = func() {}
+	s.busy.Add(1)
+	go func() {
+		defer s.busy.Done()
+		defer s.applyMu.Unlock()
+		s.openAll(fresh)
+	}()
 	return table.Reply{}, errors.Join(errs...)
 }
 
@@ -172,90 +190,142 @@ func (e busyError) Error() string { return e.err.Error() }
 
 // bindNew binds the ports that nobody of ours holds yet. A port may move from
 // one of the wanted sandboxes to another; its socket stays.
-func (s *Server) bindNew(wanted map[string]*table.Sandbox) (bound map[portKey]*port, err error) {
-	bound = map[portKey]*port{}
-	defer func() {
-		if err != nil {
-			for _, p := range bound {
-				unix.Close(p.fd)
+func (s *Server) bindNew(wanted map[string]*table.Sandbox) ([]*port, error) {
+	var list []reservation
+	for id, rec := range wanted {
+		if rec == nil {
+			continue
+		}
+		var missing []table.Port
+		s.mu.Lock()
+		for _, tp := range rec.Ports {
+			have := s.ports[keyOf(tp)]
+			if have == nil || !have.serves(tp) {
+				missing = append(missing, tp)
+				continue
+			}
+			if _, moves := wanted[have.owner]; have.owner != id && !moves {
+				s.mu.Unlock()
+				return nil, busyError{tp, errors.New("port is already allocated")}
 			}
 		}
-	}()
+		s.mu.Unlock()
+		list = append(list, reservations(id, missing)...)
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return bindAll(list)
+}
+
+// serves reports whether the socket does what a line of the table wants.
+func (p *port) serves(tp table.Port) bool {
+	return p.relay == tp.Relay || p.dual && tp.HostIP.Is4()
+}
+
+// swapPorts makes what was bound serve, and lets go of what is not wanted.
+// The relays that it returns are to be opened.
+func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*port {
+	type line struct {
+		owner string
+		port  table.Port
+	}
+	keep := make(map[portKey]line, 2*len(bound))
 	for id, rec := range wanted {
 		if rec == nil {
 			continue
 		}
 		for _, tp := range rec.Ports {
-			key := keyOf(tp)
-			s.mu.Lock()
-			have := s.ports[key]
-			s.mu.Unlock()
-			if have != nil && have.relay == tp.Relay {
-				if _, moves := wanted[have.owner]; have.owner != id && !moves {
-					return nil, busyError{tp, errors.New("port is already allocated")}
-				}
-				continue
-			}
-			fd, err := bind(tp)
-			if err != nil {
-				return nil, busyError{tp, err}
-			}
-			bound[key] = newPort(tp, id, fd)
-		}
-	}
-	return bound, nil
-}
-
-// swapPorts makes what was bound serve, and lets go of what is not wanted.
-func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound map[portKey]*port) {
-	keep := map[portKey]bool{}
-	for _, rec := range wanted {
-		if rec == nil {
-			continue
-		}
-		for _, tp := range rec.Ports {
-			keep[keyOf(tp)] = true
+			keep[keyOf(tp)] = line{id, tp}
 		}
 	}
 	var closing []*port
+	var halves []reservation // of a shared socket of which only one port is wanted
 	s.mu.Lock()
+	for _, p := range bound {
+		for _, key := range p.keys() {
+			if old := s.ports[key]; old != nil { // it does something else
+				closing = append(closing, old)
+				for _, k := range old.keys() {
+					delete(s.ports, k)
+				}
+			}
+			s.ports[key] = p
+		}
+	}
 	for id := range wanted {
 		for key := range s.owned[id] {
-			if !keep[key] || bound[key] != nil {
-				closing = append(closing, s.ports[key])
-				delete(s.ports, key)
+			p := s.ports[key]
+			if p == nil || p.key != key || slices.Contains(bound, p) {
+				continue // the other half of a shared socket decides for both
+			}
+			var kept []portKey
+			for _, k := range p.keys() {
+				if _, ok := keep[k]; ok {
+					kept = append(kept, k)
+				}
+			}
+			if len(kept) == len(p.keys()) {
+				continue
+			}
+			closing = append(closing, p)
+			for _, k := range p.keys() {
+				delete(s.ports, k)
+			}
+			for _, k := range kept {
+				halves = append(halves, reservation{owner: keep[k].owner, port: keep[k].port})
 			}
 		}
 		delete(s.owned, id)
 	}
-	for key, p := range bound {
-		s.ports[key] = p
-	}
-	for id, rec := range wanted {
-		if rec == nil {
-			continue
-		}
-		for _, tp := range rec.Ports {
-			key := keyOf(tp)
-			p := s.ports[key]
-			p.owner = id
-			p.setTarget(tp.Target)
-			s.own(id, key)
-		}
-	}
 	s.mu.Unlock()
 	s.close(closing)
-	for _, p := range bound {
+	if len(halves) > 0 {
+		alone, err := bindAll(halves)
+		if err != nil {
+			s.log.Error("keep published port", "error", err)
+		}
+		bound = append(bound, alone...)
+		s.mu.Lock()
+		for _, p := range alone {
+			s.ports[p.key] = p
+		}
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	for key, l := range keep {
+		p := s.ports[key]
+		if p == nil {
+			continue
+		}
+		p.owner = l.owner
+		if p.key == key {
+			p.setTarget(l.port.Target)
+		}
+		s.own(l.owner, key, len(keep)/len(wanted))
+	}
+	s.mu.Unlock()
+	return slices.DeleteFunc(bound, func(p *port) bool { return !p.relay })
+}
+
+func (s *Server) openAll(ports []*port) {
+	for _, p := range ports {
 		if err := s.open(p); err != nil {
 			s.log.Error("relay published port", "port", p.key.addr, "error", err)
 		}
 	}
 }
 
+// settle returns when every relay of the changes so far is open.
+func (s *Server) settle() {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+}
+
 // own enters a port under its sandbox; s.mu is held.
-func (s *Server) own(id string, key portKey) {
+func (s *Server) own(id string, key portKey, sizeHint int) {
 	if s.owned[id] == nil {
-		s.owned[id] = map[portKey]bool{}
+		s.owned[id] = make(map[portKey]bool, sizeHint)
 	}
 	s.owned[id][key] = true
 }

@@ -33,11 +33,13 @@ const (
 // port is a socket that holds a published port. Guarded by Server.mu but for
 // the sessions, which only the reactor touches.
 type port struct {
-	// key, relay and fd never change.
-	key   portKey
-	relay bool
-	fd    int
-	owner string
+	// These five never change. A dual port is [::] and has
+	// 0.0.0.0 too: what the kernel does not translate there is relayed.
+	key         portKey
+	relay, dual bool
+	fd          int
+	proto       string
+	owner       string
 	// target is read by handlers.
 	mu       sync.Mutex
 	target   netip.AddrPort
@@ -58,22 +60,34 @@ func (p *port) getTarget() netip.AddrPort {
 }
 
 func newPort(tp table.Port, owner string, fd int) *port {
-	return &port{key: keyOf(tp), relay: tp.Relay, fd: fd, owner: owner, target: tp.Target}
+	return &port{key: keyOf(tp), proto: tp.Proto, relay: tp.Relay, fd: fd, owner: owner, target: tp.Target}
+}
+
+// keys of the ports that the socket holds.
+func (p *port) keys() []portKey {
+	if p.dual {
+		return []portKey{p.key, {p.key.proto, netip.AddrPortFrom(netip.IPv4Unspecified(), p.key.addr.Port())}}
+	}
+	return []portKey{p.key}
 }
 
 // record is the table's form of the port.
 func (p *port) record() table.Port {
 	return table.Port{
-		Proto: p.key.proto, HostIP: p.key.addr.Addr(), HostPort: p.key.addr.Port(), Target: p.getTarget(), Relay: p.relay,
+		Proto: p.proto, HostIP: p.key.addr.Addr(), HostPort: p.key.addr.Port(), Target: p.getTarget(), Relay: p.relay,
 	}
 }
 
-// open starts to serve a port whose socket is bound.
+// open starts to serve a port whose socket is bound. There is no relay for
+// SCTP: it is reserved only.
 func (s *Server) open(p *port) error {
-	switch {
-	case !p.relay || p.key.proto == "sctp":
+	if !p.relay || p.key.proto == unix.IPPROTO_SCTP {
 		return nil
-	case p.key.proto == "tcp":
+	}
+	if err := p.listen(); err != nil {
+		return err
+	}
+	if p.key.proto == unix.IPPROTO_TCP {
 		return s.reactor.add(p.fd, func() { s.accept(p) })
 	}
 	if p.sessions == nil {
@@ -82,12 +96,15 @@ func (s *Server) open(p *port) error {
 	return s.reactor.add(p.fd, func() { s.fromClients(p) })
 }
 
-// close gives ports back. Connections that are being carried go on.
+// close gives ports back; it may be repeated. Connections that are being carried go on.
 func (s *Server) close(ports []*port) {
-	fds := make([]int, len(ports))
+	var fds []int
 	s.sessionsMu.Lock()
-	for i, p := range ports {
-		fds[i] = p.fd
+	for _, p := range ports {
+		if p.closed { // a shared socket stands in the list for each of its ports
+			continue
+		}
+		fds = append(fds, p.fd)
 		p.closed = true
 		for _, ses := range p.sessions {
 			s.endSession(p, ses)
@@ -312,7 +329,7 @@ func (s *Server) sweepSessions(ctx context.Context) error {
 		s.mu.Lock()
 		var ports []*port
 		for _, p := range s.ports {
-			if p.key.proto == "udp" && p.relay {
+			if p.key.proto == unix.IPPROTO_UDP && p.relay {
 				ports = append(ports, p)
 			}
 		}

@@ -119,6 +119,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	s.loadTable()
+	s.settle()
 	if pred != nil {
 		err := pred.Send(table.Request{Op: table.OpReady})
 		pred.Close()

@@ -72,9 +72,12 @@ func (s *Server) sendSockets(c *table.Conn) error {
 	}
 	s.sessionsMu.Lock()
 	s.mu.Lock()
-	for _, p := range s.ports {
+	for key, p := range s.ports {
+		if p.key != key {
+			continue // the other half of a shared socket
+		}
 		tp := p.record()
-		add(table.Item{Kind: table.ItemPort, Sandbox: p.owner, Port: &tp}, p.fd)
+		add(table.Item{Kind: table.ItemPort, Sandbox: p.owner, Port: &tp, Dual: p.dual}, p.fd)
 		for key, ses := range p.sessions {
 			add(table.Item{
 				Kind: table.ItemSession, Port: &table.Port{Proto: tp.Proto, HostIP: tp.HostIP, HostPort: tp.HostPort},
@@ -284,9 +287,12 @@ func (s *Server) inherit(g inherited) error {
 	s.control = control
 	for key, h := range g.ports {
 		p := newPort(*h.item.Port, h.item.Sandbox, h.fd)
+		p.dual = h.item.Dual
 		s.mu.Lock()
-		s.ports[key] = p
-		s.own(p.owner, key)
+		for _, k := range p.keys() {
+			s.ports[k] = p
+			s.own(p.owner, k, 0)
+		}
 		s.mu.Unlock()
 		if err := s.open(p); err != nil {
 			return err

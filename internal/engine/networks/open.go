@@ -393,6 +393,9 @@ func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandb
 		undo.add("unpublish ports", func(ctx context.Context) error {
 			return s.cfg.Firewall.Unpublish(ctx, sb.att.Ports)
 		})
+		if err := s.cfg.Nameserver.Settle(ctx); err != nil {
+			return nil, s.portError(req, sb, err)
+		}
 	}
 	out.Attachment = sb.att
 	s.remember(sb)

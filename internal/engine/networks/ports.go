@@ -127,6 +127,9 @@ type Nameserver interface {
 	// bound by another program. ns is the sandbox; nil when names.Pid is set
 	// or nothing inside it is needed.
 	Put(ctx context.Context, names network.Names, ns network.Handle) error
+	// Settle returns when the ports of every Put so far are not only reserved
+	// but served.
+	Settle(ctx context.Context) error
 	// Drop ends what Put began. Its effect comes before that of any later Put.
 	Drop(ctx context.Context, containerID string) error
 	// Quit ends netd.

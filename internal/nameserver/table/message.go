@@ -10,13 +10,16 @@ import (
 
 // Protocol is the version of the messages. A peer that says another one in its
 // answer to "hello" is replaced, never talked to.
-const Protocol = 1
+const Protocol = 2
 
 // maxMessage bounds one message; packets on the socket keep their bounds.
 const maxMessage = 128 << 10
 
 // MaxFiles is how many descriptors one message may carry (SCM_MAX_FD is 253).
 const MaxFiles = 200
+
+// FewPorts is how many relays a change opens before it is answered.
+const FewPorts = 32
 
 // Operations of a Request.
 const (
@@ -26,6 +29,9 @@ const (
 	// answered when the change is in force. For one sandbox that is new, its
 	// network namespace may come with the message.
 	OpChanged = "changed"
+	// OpSettle is answered when the relays of all changes so far are open: a
+	// change with more than FewPorts of them is answered when they are reserved.
+	OpSettle = "settle"
 	// OpTakeOver asks for all sockets; see Item.
 	OpTakeOver = "takeover"
 	// OpReady says that the sockets arrived and are served.
@@ -81,6 +87,8 @@ type Item struct {
 	Kind    string `json:"kind"`
 	Sandbox string `json:"sandbox,omitempty"`
 	Port    *Port  `json:"port,omitempty"`
+	// Dual: the socket holds 0.0.0.0 as well as [::].
+	Dual bool `json:"dual,omitempty"`
 	// Client and Local are the two ends of a session on the host's side.
 	Client string `json:"client,omitempty"`
 	Local  string `json:"local,omitempty"`

@@ -63,6 +63,8 @@ type Client struct {
 	// netd that is started anew cannot find them by itself.
 	handles map[string]network.Handle
 	quit    bool
+	// unsettled: netd may still be opening relays.
+	unsettled bool
 }
 
 // New touches nothing; Ensure starts netd.
@@ -308,6 +310,7 @@ func (c *Client) Put(ctx context.Context, names network.Names, ns network.Handle
 	}
 	reply, err := c.changed(ctx, id, ns)
 	if err == nil && reply.Error == "" {
+		c.unsettled = c.unsettled || len(rec.Ports) > table.FewPorts
 		return nil
 	}
 	// Back to what netd still does.
@@ -324,6 +327,22 @@ func (c *Client) Put(ctx context.Context, names network.Names, ns network.Handle
 		err = errors.Join(err, errors.New(reply.Error))
 	}
 	return fmt.Errorf("serve names and ports of container %s: %w", id, err)
+}
+
+// Settle returns when what Put said is served, too: the relays of very many
+// ports are opened while their container is being made.
+func (c *Client) Settle(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.unsettled {
+		return nil
+	}
+	c.unsettled = false
+	reply, err := c.exchange(table.Request{Op: table.OpSettle})
+	if err == nil && reply.Error != "" {
+		err = errors.New(reply.Error)
+	}
+	return err
 }
 
 // Drop ends what Put began. Its effect comes before that of any later Put.

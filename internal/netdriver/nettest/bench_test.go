@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	networktypes "github.com/moby/moby/api/types/network"
 
@@ -60,15 +61,17 @@ func BenchmarkPublish(b *testing.B) {
 			e := start(b, nil, nil)
 			defer e.finish()
 			before := pss(b, hello(b, e).Pid)
-			peak := 0
+			peak, best := 0, time.Hour
 			for b.Loop() {
 				req := networks.SandboxRequest{ContainerID: newID(), Name: "web", Bindings: networktypes.PortMap{}}
 				for i := range n {
 					p, _ := networktypes.PortFrom(uint16(10000+i), "tcp")
 					req.Bindings[p] = []networktypes.PortBinding{{HostPort: fmt.Sprint(10000 + i)}}
 				}
+				begin := time.Now()
 				bx, err := e.open(req)
 				must(b, err)
+				best = min(best, time.Since(begin))
 				b.StopTimer()
 				peak = pss(b, hello(b, e).Pid)
 				bx.Release()
@@ -76,6 +79,7 @@ func BenchmarkPublish(b *testing.B) {
 				eventually(b, "links gone", func() bool { return links(b, e) == 0 })
 				b.StartTimer()
 			}
+			b.ReportMetric(float64(best.Microseconds())/1000, "min-ms")
 			b.ReportMetric(float64(before), "netd-KB-before")
 			b.ReportMetric(float64(peak), "netd-KB-after")
 		})

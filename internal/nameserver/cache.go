@@ -1,23 +1,21 @@
 package nameserver
 
 import (
-	"fmt"
-	"strings"
+	"encoding/binary"
 	"sync"
 	"time"
-
-	"github.com/miekg/dns"
-
-	"github.com/orlop/orlop/internal/nameserver/table"
 )
 
 const (
-	// maxCached answers, about 1 KB each.
-	maxCached = 2000
+	// maxCached answers and maxCachedBytes of them are kept.
+	maxCached      = 4096
+	maxCachedBytes = 2 << 20
 	// maxTTL and maxNegative bound how long an answer, and the answer that
 	// there is none, is believed.
 	maxTTL      = time.Hour
 	maxNegative = time.Minute
+	// tried entries when one has to make room: the one that ends first goes.
+	tried = 8
 )
 
 // cache keeps upstream answers for as long as they say.
@@ -26,10 +24,11 @@ type cache struct {
 
 	mu      sync.Mutex
 	entries map[string]cached
+	bytes   int
 }
 
 type cached struct {
-	msg          *dns.Msg
+	msg          []byte
 	stored, ends time.Time
 }
 
@@ -39,64 +38,74 @@ func newCache(now func() time.Time) *cache {
 
 // cacheKey tells questions apart that may have different answers: sandboxes
 // with different servers never see each other's.
-func cacheKey(query *dns.Msg, upstream []table.Upstream) string {
-	q := query.Question[0]
-	do := false
-	if opt := query.IsEdns0(); opt != nil {
-		do = opt.Do()
+func (q *query) cacheKey(buf []byte, servers string) []byte {
+	flags := q.raw[3] & bitNoCheck
+	if q.edns {
+		flags |= 1
 	}
-	return fmt.Sprintf("%s %d %d %t %t %v", strings.ToLower(q.Name), q.Qtype, q.Qclass, do, query.CheckingDisabled, upstream)
+	if q.secure {
+		flags |= 2
+	}
+	buf = append(buf[:0], flags)
+	buf = append(buf, q.raw[q.end-4:q.end]...)
+	// Labels, not the name: a dot within a label is no dot between two.
+	for _, c := range q.raw[headerSize : q.end-4] {
+		buf = append(buf, lower(c))
+	}
+	return append(buf, servers...)
 }
 
-// get returns an answer made ready for this query, or nil.
-func (c *cache) get(key string, query *dns.Msg) *dns.Msg {
+// get returns an answer and its age in seconds.
+func (c *cache) get(key []byte) (msg []byte, age uint32, ok bool) {
 	now := c.now()
 	c.mu.Lock()
-	e, ok := c.entries[key]
-	if ok && !now.Before(e.ends) {
-		delete(c.entries, key)
-		ok = false
-	}
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[string(key)]
 	if !ok {
-		return nil
+		return nil, 0, false
 	}
-	age := uint32(now.Sub(e.stored) / time.Second)
-	resp := e.msg.Copy()
-	resp.Id, resp.Question = query.Id, query.Question
-	for _, section := range [][]dns.RR{resp.Answer, resp.Ns, resp.Extra} {
-		for _, rr := range section {
-			if h := rr.Header(); h.Rrtype != dns.TypeOPT {
-				h.Ttl -= min(age, h.Ttl)
-			}
-		}
+	if !now.Before(e.ends) {
+		c.drop(string(key), e)
+		return nil, 0, false
 	}
-	return resp
+	return e.msg, uint32(now.Sub(e.stored) / time.Second), true
 }
 
-// put keeps an answer that may be kept.
-func (c *cache) put(key string, resp *dns.Msg) {
-	life := lifetime(resp)
-	if life <= 0 {
+// drop is called with c.mu held.
+func (c *cache) drop(key string, e cached) {
+	delete(c.entries, key)
+	c.bytes -= len(key) + len(e.msg)
+}
+
+// put keeps an answer that may be kept; end is where its question ends. The
+// bytes belong to the cache from now on and never change.
+func (c *cache) put(key string, msg []byte, end int) {
+	life := lifetime(msg, end)
+	size := len(key) + len(msg)
+	if life <= 0 || size > maxCachedBytes/16 {
 		return
 	}
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.entries) >= maxCached {
+	if old, ok := c.entries[key]; ok {
+		c.drop(key, old)
+	}
+	for len(c.entries) >= maxCached || c.bytes+size > maxCachedBytes {
+		// A map is walked from a random place.
+		n, victim, ends := 0, "", time.Time{}
 		for k, e := range c.entries {
-			if !now.Before(e.ends) {
-				delete(c.entries, k)
+			if n == 0 || e.ends.Before(ends) {
+				victim, ends = k, e.ends
 			}
-		}
-		for k := range c.entries { // any: the map's order is as good as random
-			if len(c.entries) < maxCached {
+			if n++; n == tried {
 				break
 			}
-			delete(c.entries, k)
 		}
+		c.drop(victim, c.entries[victim])
 	}
-	c.entries[key] = cached{msg: resp.Copy(), stored: now, ends: now.Add(life)}
+	c.entries[key] = cached{msg: msg, stored: now, ends: now.Add(life)}
+	c.bytes += size
 }
 
 func (c *cache) len() int {
@@ -107,31 +116,37 @@ func (c *cache) len() int {
 
 // lifetime is the shortest TTL of an answer; for a negative one that of the
 // zone's SOA record (RFC 2308); 0 for what must not be kept.
-func lifetime(resp *dns.Msg) time.Duration {
-	if resp.Truncated {
+func lifetime(msg []byte, end int) time.Duration {
+	rcode := msg[3] & maskRcode
+	if msg[2]&bitTruncated != 0 || rcode != rcodeSuccess && rcode != rcodeNameError {
 		return 0
 	}
-	seconds, found, limit := uint32(0), false, maxTTL
+	seconds, found, positive := uint32(0), false, false
 	consider := func(t uint32) {
+		if t > 1<<31-1 { // RFC 2181: as if it were 0
+			t = 0
+		}
 		if !found || t < seconds {
 			seconds, found = t, true
 		}
 	}
-	switch {
-	case resp.Rcode == dns.RcodeSuccess && len(resp.Answer) > 0:
-		for _, rr := range resp.Answer {
-			consider(rr.Header().Ttl)
+	err := records(msg, end, func(r record) bool {
+		t := binary.BigEndian.Uint32(msg[r.ttl:])
+		switch {
+		case r.section == answers && rcode == rcodeSuccess:
+			positive = true
+			consider(t)
+		case r.section == authority && r.kind == typeSOA && !positive && r.end-r.data >= 4:
+			consider(min(t, binary.BigEndian.Uint32(msg[r.end-4:])))
 		}
-	case resp.Rcode == dns.RcodeSuccess || resp.Rcode == dns.RcodeNameError:
-		limit = maxNegative
-		for _, rr := range resp.Ns {
-			if soa, ok := rr.(*dns.SOA); ok {
-				consider(min(soa.Hdr.Ttl, soa.Minttl))
-			}
-		}
-	}
-	if !found {
+		return true
+	})
+	if err != nil || !found {
 		return 0
+	}
+	limit := maxTTL
+	if !positive {
+		limit = maxNegative
 	}
 	return min(time.Duration(seconds)*time.Second, limit)
 }

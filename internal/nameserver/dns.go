@@ -9,14 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
-
-	"github.com/orlop/orlop/internal/linux/netns"
-	"github.com/orlop/orlop/internal/nameserver/table"
 )
 
 const (
@@ -24,71 +19,136 @@ const (
 	ttl = 600
 	// tcpIdle is how long a TCP client may be silent.
 	tcpIdle = 10 * time.Second
-	// maxTCP bounds the TCP clients of all sandboxes together.
-	maxTCP = 1024
-	// questionsPerTurn keeps one busy sandbox from starving the others.
-	questionsPerTurn = 64
+	// maxTCP bounds the TCP clients of all sandboxes together, maxTCPEach those
+	// of one.
+	maxTCP, maxTCPEach = 1024, 128
+	// turns of batchSize questions keep one busy sandbox from starving the
+	// others.
+	turns = 2
+	// maxDatagramAnswer bounds what is sent by UDP, whatever a client takes.
+	maxDatagramAnswer = 16 << 10
 )
 
-// question is a query and whom to ask.
-type question struct {
-	msg  *dns.Msg
-	conf table.DNS
-	// ns is a copy of the sandbox's namespace, for asking from inside.
-	ns *netns.NS
-}
-
 // readQuestions answers the UDP questions that wait; what has to be asked
-// upstream goes on in the background.
+// upstream goes on in the background. Only the reactor calls it.
 func (s *Server) readQuestions(sb *sandbox, fd int) {
-	buf := make([]byte, 4096)
-	for range questionsPerTurn {
-		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-		if err != nil {
+	b := s.batch
+	for range turns {
+		n := b.receive(fd)
+		for i := range n {
+			raw, ok := b.datagram(i)
+			if !ok || len(raw) < headerSize {
+				continue
+			}
+			q := &s.query
+			out, forward := s.answer(sb, q, raw, b.out[i], false)
+			if forward && !s.forwardUDP(sb, fd, q, &b.names[i]) {
+				out = q.failure(b.out[i], rcodeFailure)
+			}
+			b.reply(i, out)
+		}
+		b.send(fd)
+		if n < batchSize {
 			return
-		}
-		query := new(dns.Msg)
-		if query.Unpack(buf[:n]) != nil || query.Response {
-			continue // not a question: nobody expects an answer
-		}
-		resp, forward := s.local(sb, query)
-		if !forward {
-			sendUDP(fd, from, query, resp)
-			continue
-		}
-		// The socket may be closed, and its number reused, before the answer
-		// comes: a copy is not.
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			sendUDP(fd, from, query, failure(query, dns.RcodeServerFailure))
-			continue
-		}
-		started := s.ask(sb, query, func(resp *dns.Msg) {
-			sendUDP(dup, from, query, resp)
-			unix.Close(dup)
-		})
-		if !started {
-			sendUDP(fd, from, query, failure(query, dns.RcodeServerFailure))
-			unix.Close(dup)
 		}
 	}
 }
 
-// sendUDP sends an answer that fits into what the client takes; a longer one
-// is cut and marked, so that the client asks again by TCP.
-func sendUDP(fd int, to unix.Sockaddr, query, resp *dns.Msg) {
-	size := dns.MinMsgSize
-	if opt := query.IsEdns0(); opt != nil {
-		size = max(size, int(opt.UDPSize()))
-	}
-	resp.Truncate(size)
-	out, err := resp.Pack()
+// forwardUDP has an upstream server asked for a client; false when that is not
+// possible.
+func (s *Server) forwardUDP(sb *sandbox, fd int, q *query, from *unix.RawSockaddrInet4) bool {
+	// The socket may be closed, and its number reused, before the answer
+	// comes: a copy is not.
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		if out, err = failure(query, dns.RcodeServerFailure).Pack(); err != nil {
-			return
+		return false
+	}
+	own, to := q.clone(), *from
+	limit := min(own.size, maxDatagramAnswer)
+	started := s.ask(sb, own, func(resp []byte) {
+		_ = sendTo(dup, own.adaptOrFail(resp, limit), &to)
+		unix.Close(dup)
+	})
+	if !started {
+		unix.Close(dup)
+	}
+	return started
+}
+
+// clone copies a query out of the buffers that are used again.
+func (q *query) clone() *query {
+	own := *q
+	own.raw, own.name, own.key = slices.Clone(q.raw), slices.Clone(q.name), slices.Clone(q.key)
+	return &own
+}
+
+// adaptOrFail makes the answer of an upstream response; nil is none.
+func (q *query) adaptOrFail(resp []byte, limit int) []byte {
+	if resp == nil {
+		return q.failure(nil, rcodeFailure)
+	}
+	return q.adapt(nil, resp, 0, limit)
+}
+
+// answer answers from the table or the cache; forward tells that somebody else
+// has to be asked. An answer of nil is none. Over UDP it is bounded by what the
+// query says.
+func (s *Server) answer(sb *sandbox, q *query, raw, buf []byte, tcp bool) (out []byte, forward bool) {
+	err := q.parse(raw)
+	if errors.Is(err, errNoQuestion) {
+		return nil, false
+	}
+	s.queries.Add(1)
+	switch {
+	case err != nil:
+		return q.failure(buf, rcodeFormat), false
+	case q.opcode != 0:
+		return q.failure(buf, rcodeNotImplemented), false
+	case q.edns && q.version != 0:
+		return q.failure(buf, rcodeVersion), false
+	}
+	limit := maxMessage
+	if !tcp {
+		limit = min(q.size, maxDatagramAnswer)
+	}
+	ours := q.class == classINET || q.class == classANY
+	s.mu.Lock()
+	conf := sb.rec.DNS
+	if conf == nil {
+		s.mu.Unlock()
+		return q.failure(buf, rcodeFailure), false
+	}
+	if ours && q.plain {
+		if q.kind == typePTR {
+			if addr, ok := parseReverse(q.name); ok {
+				if name, known := s.names.name(conf.Networks, addr); known {
+					s.mu.Unlock()
+					return q.pointer(buf, limit, name), false
+				}
+			}
+		} else if addrs, known := s.names.addrs(s.addrs[:0], conf.Networks, q.name); known {
+			s.addrs = addrs
+			out := q.addresses(buf, limit, addrs)
+			s.mu.Unlock()
+			return out, false
 		}
 	}
-	_ = unix.Sendto(fd, out, unix.MSG_DONTWAIT, to)
+	servers, nobody := sb.servers, len(sb.upstream) == 0
+	alone := conf.OwnRoot && ours && (q.kind == typeA || q.kind == typeAAAA) && !slices.Contains(q.name, '.')
+	s.mu.Unlock()
+	switch {
+	case alone:
+		// The resolver is to try its search domains (ndots was set): an empty
+		// answer makes it do so, as Docker's does.
+		return q.failure(buf, rcodeSuccess), false
+	case nobody:
+		return q.failure(buf, rcodeFailure), false
+	}
+	q.key = q.cacheKey(q.key, servers)
+	if msg, age, ok := s.cache.get(q.key); ok {
+		return q.adapt(buf, msg, age, limit), false
+	}
+	return nil, true
 }
 
 // acceptQuestions serves TCP clients, each with a goroutine of its own.
@@ -98,15 +158,20 @@ func (s *Server) acceptQuestions(sb *sandbox, fd int) {
 		if err != nil {
 			return
 		}
-		if s.tcpClients.Add(1) > maxTCP {
+		all, own := s.tcpClients.Add(1), sb.tcpClients.Add(1)
+		done := func() {
 			s.tcpClients.Add(-1)
+			sb.tcpClients.Add(-1)
+		}
+		if all > maxTCP || own > maxTCPEach {
+			done()
 			unix.Close(c)
 			continue
 		}
 		s.busy.Add(1)
 		go func() {
 			defer s.busy.Done()
-			defer s.tcpClients.Add(-1)
+			defer done()
 			conn, err := tcpConn(c)
 			if err != nil {
 				return
@@ -118,6 +183,8 @@ func (s *Server) acceptQuestions(sb *sandbox, fd int) {
 }
 
 func (s *Server) serveTCP(sb *sandbox, conn net.Conn) {
+	var q query
+	var raw, out []byte
 	var length [2]byte
 	for {
 		if conn.SetDeadline(time.Now().Add(tcpIdle)) != nil {
@@ -126,31 +193,21 @@ func (s *Server) serveTCP(sb *sandbox, conn net.Conn) {
 		if _, err := io.ReadFull(conn, length[:]); err != nil {
 			return
 		}
-		raw := make([]byte, binary.BigEndian.Uint16(length[:]))
+		n := int(binary.BigEndian.Uint16(length[:]))
+		raw = slices.Grow(raw[:0], n)[:n]
 		if _, err := io.ReadFull(conn, raw); err != nil {
 			return
 		}
-		query := new(dns.Msg)
-		if query.Unpack(raw) != nil || query.Response {
-			return
-		}
-		resp, forward := s.local(sb, query)
-		if forward {
-			var wg sync.WaitGroup
-			wg.Add(1)
-			if s.ask(sb, query, func(r *dns.Msg) { resp = r; wg.Done() }) {
-				wg.Wait()
+		var forward bool
+		if out, forward = s.answer(sb, &q, raw, out, true); forward {
+			answered := make(chan []byte, 1)
+			if s.ask(sb, q.clone(), func(resp []byte) { answered <- q.adaptOrFail(resp, maxMessage) }) {
+				out = <-answered
 			} else {
-				resp = failure(query, dns.RcodeServerFailure)
+				out = q.failure(out, rcodeFailure)
 			}
 		}
-		out, err := resp.Pack()
-		if err != nil || len(out) > 0xffff {
-			if out, err = failure(query, dns.RcodeServerFailure).Pack(); err != nil {
-				return
-			}
-		}
-		if conn.SetDeadline(time.Now().Add(tcpIdle)) != nil {
+		if out == nil || conn.SetDeadline(time.Now().Add(tcpIdle)) != nil {
 			return
 		}
 		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...)); err != nil {
@@ -159,78 +216,9 @@ func (s *Server) serveTCP(sb *sandbox, conn net.Conn) {
 	}
 }
 
-// local answers from the table; forward tells that somebody else has to.
-func (s *Server) local(sb *sandbox, query *dns.Msg) (resp *dns.Msg, forward bool) {
-	s.queries.Add(1)
-	if query.Opcode != dns.OpcodeQuery || len(query.Question) != 1 {
-		return failure(query, dns.RcodeNotImplemented), false
-	}
-	q := query.Question[0]
-	s.mu.Lock()
-	conf := sb.rec.DNS
-	if conf == nil {
-		s.mu.Unlock()
-		return failure(query, dns.RcodeServerFailure), false
-	}
-	var addrs []netip.Addr
-	var reverse string
-	var known, isReverse bool
-	if q.Qtype == dns.TypePTR {
-		if addr, ok := parseReverse(q.Name); ok {
-			reverse, isReverse = s.names.name(conf.Networks, addr)
-		}
-	} else {
-		addrs, known = s.names.addrs(conf.Networks, q.Name)
-	}
-	forwards := conf.Forward
-	s.mu.Unlock()
-
-	switch {
-	case q.Qclass != dns.ClassINET && q.Qclass != dns.ClassANY:
-	case isReverse:
-		resp := answer(query)
-		resp.Answer = []dns.RR{&dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: dns.Fqdn(reverse)}}
-		return resp, false
-	case known:
-		resp := answer(query)
-		for _, a := range addrs {
-			switch {
-			case a.Is4() && q.Qtype == dns.TypeA:
-				resp.Answer = append(resp.Answer, &dns.A{Hdr: header(q.Name, dns.TypeA), A: a.AsSlice()})
-			case a.Is6() && q.Qtype == dns.TypeAAAA:
-				resp.Answer = append(resp.Answer, &dns.AAAA{Hdr: header(q.Name, dns.TypeAAAA), AAAA: a.AsSlice()})
-			}
-		}
-		return resp, false // an answer without records: the name has no such address
-	}
-	if !forwards {
-		return failure(query, dns.RcodeRefused), false
-	}
-	return nil, true
-}
-
-func header(name string, rr uint16) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: rr, Class: dns.ClassINET, Ttl: ttl}
-}
-
-func answer(query *dns.Msg) *dns.Msg {
-	resp := new(dns.Msg).SetReply(query)
-	resp.RecursionAvailable = true
-	if opt := query.IsEdns0(); opt != nil {
-		resp.SetEdns0(1232, opt.Do())
-	}
-	return resp
-}
-
-func failure(query *dns.Msg, rcode int) *dns.Msg {
-	resp := answer(query)
-	resp.Rcode = rcode
-	return resp
-}
-
 // parseReverse reads a name below in-addr.arpa or ip6.arpa.
-func parseReverse(name string) (netip.Addr, bool) {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
+func parseReverse(lowered []byte) (netip.Addr, bool) {
+	name := string(lowered)
 	if labels, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
 		parts := strings.Split(labels, ".")
 		slices.Reverse(parts)
@@ -255,6 +243,3 @@ func parseReverse(name string) (netip.Addr, bool) {
 	}
 	return netip.Addr{}, false
 }
-
-// errNoUpstream: there is nobody to ask.
-var errNoUpstream = errors.New("no upstream server answered")

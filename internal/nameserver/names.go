@@ -1,7 +1,6 @@
 package nameserver
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -81,22 +80,20 @@ func (n *names) remove(id string) {
 	delete(n.records, id)
 }
 
-// addrs returns the addresses of a name on the first network that knows it, in
-// an order that changes, so that clients spread over all of them.
-func (n *names) addrs(networks []string, name string) (addrs []netip.Addr, known bool) {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
+// addrs appends the addresses of a name, in lower case, on the first network
+// that knows it.
+func (n *names) addrs(out []netip.Addr, networks []string, name []byte) (addrs []netip.Addr, known bool) {
 	for _, id := range networks {
-		owners := n.byName[id][name]
+		owners := n.byName[id][string(name)]
 		if len(owners) == 0 {
 			continue
 		}
 		for _, o := range owners {
-			addrs = append(addrs, o.addrs...)
+			out = append(out, o.addrs...)
 		}
-		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-		return addrs, true
+		return out, true
 	}
-	return nil, false
+	return out, false
 }
 
 // name returns the name of an address.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -22,6 +23,12 @@ import (
 // Server.mu; the descriptors are changed under applyMu only.
 type sandbox struct {
 	rec table.Sandbox
+	// upstream is whom questions are passed on to; servers is the same as a
+	// part of the cache's keys.
+	upstream []table.Upstream
+	servers  string
+	// tcpClients that are being served.
+	tcpClients atomic.Int64
 	// ns, udp and tcp are set while a server runs inside. They keep the
 	// namespace alive, so they are let go when the container's process ends.
 	ns       *netns.NS
@@ -31,6 +38,11 @@ type sandbox struct {
 }
 
 func (sb *sandbox) serving() bool { return sb.udp >= 0 }
+
+func (sb *sandbox) set(rec table.Sandbox) {
+	sb.rec = rec
+	sb.upstream, sb.servers = serversOf(rec.DNS)
+}
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
@@ -58,7 +70,7 @@ func (s *Server) swapSandbox(id string, rec *table.Sandbox, ns *netns.NS) error 
 	}
 	s.mu.Lock()
 	s.sandboxes[id] = sb
-	sb.rec = *rec
+	sb.set(*rec)
 	if !sb.dead {
 		s.names.set(*rec)
 	}

@@ -10,7 +10,8 @@
 //
 // Lock order: Server.applyMu (one change at a time; held over bind(2) and the
 // set-up of a sandbox), Server.sessionsMu (UDP clients), Server.mu (maps);
-// port.mu, cache.mu and reactor.mu are leaves.
+// port.mu, cache.mu, Server.askMu and
+// reactor.mu are leaves.
 package nameserver
 
 import (
@@ -20,6 +21,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -67,8 +69,18 @@ type Server struct {
 	relays, sessions, queries, tcpClients atomic.Int64
 	// busy counts what goes on after the sockets were handed over: relayed
 	// connections and questions that wait for an upstream server.
-	busy     sync.WaitGroup
-	upstream chan struct{} // bounds concurrent questions
+	busy sync.WaitGroup
+
+	// What the reactor works with.
+	batch *batch
+	query query
+	addrs []netip.Addr // guarded by mu
+
+	askMu sync.Mutex
+	// asked are the questions that wait for an upstream server, by the key of
+	// the cache, with the clients that wait; waiting counts these.
+	asked   map[string][]func([]byte)
+	waiting int
 
 	control *net.UnixListener
 	// accepting has the control socket accepted from again, when handing it
@@ -92,7 +104,8 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, dir: table.Dir(cfg.Table), reactor: r, cache: newCache(cfg.Now),
 		sandboxes: map[string]*sandbox{}, ports: map[portKey]*port{}, owned: map[string]map[portKey]bool{}, names: newNames(),
-		datagram: make([]byte, maxDatagram), sweep: make(chan struct{}, 1), accepting: make(chan struct{}, 1), upstream: make(chan struct{}, maxUpstream),
+		datagram: make([]byte, maxDatagram), sweep: make(chan struct{}, 1), accepting: make(chan struct{}, 1),
+		batch: newBatch(), asked: map[string][]func([]byte){},
 	}, nil
 }
 

@@ -318,7 +318,8 @@ func (s *Server) inherit(g inherited) error {
 			closeAll(valid(fds[:]...))
 			continue // the table, or a new server, decides
 		}
-		sb := &sandbox{rec: rec, udp: -1, tcp: -1, pidfd: -1}
+		sb := &sandbox{udp: -1, tcp: -1, pidfd: -1}
+		sb.set(rec)
 		s.mu.Lock()
 		s.sandboxes[id] = sb
 		s.mu.Unlock()

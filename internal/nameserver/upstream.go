@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/netns"
@@ -18,8 +19,9 @@ import (
 )
 
 const (
-	// maxUpstream bounds the questions that wait for an answer at a time.
-	maxUpstream = 1024
+	// maxUpstream bounds the questions that wait for an answer at a time, and
+	// maxWaiting the clients that wait for them.
+	maxUpstream, maxWaiting = 1024, 4096
 	// resend is when a datagram counts as lost, tryTimeout when a server does.
 	// A stub resolver (glibc) gives up on us after five seconds.
 	resend     = 1200 * time.Millisecond
@@ -28,50 +30,75 @@ const (
 	maxServers = 3
 )
 
+// errNoUpstream: there is nobody to ask, or nobody knows.
+var errNoUpstream = errors.New("no upstream server answered")
+
+// errOther: the answer is to another question.
+var errOther = errors.New("the answer is to another question")
+
+// question is a query and whom to ask.
+type question struct {
+	*query
+	servers []table.Upstream
+	// ns is a copy of the sandbox's namespace, for asking from inside.
+	ns *netns.NS
+}
+
 // ask has an upstream server answer, in the background, and calls done exactly
-// once; false when too many questions wait already.
-func (s *Server) ask(sb *sandbox, query *dns.Msg, done func(*dns.Msg)) bool {
-	s.mu.Lock()
-	conf := sb.rec.DNS
-	var ns *netns.NS
-	var err error
-	if conf != nil && sb.ns != nil {
-		ns, err = duplicate(sb.ns)
-	}
-	s.mu.Unlock()
-	if conf == nil || err != nil {
+// once with a response that the caller must not change, nil when nobody
+// answered; false, and no call, when too many wait already. Clients with the
+// same question wait for the same answer. q belongs to ask.
+func (s *Server) ask(sb *sandbox, q *query, done func(resp []byte)) bool {
+	key := string(q.key)
+	s.askMu.Lock()
+	if s.waiting >= maxWaiting {
+		s.askMu.Unlock()
 		return false
 	}
-	release := func() {
-		if ns != nil {
-			ns.Close()
-		}
-	}
-	key := cacheKey(query, conf.Upstream)
-	if resp := s.cache.get(key, query); resp != nil {
-		release()
-		done(resp)
+	if others, ok := s.asked[key]; ok {
+		s.asked[key] = append(others, done)
+		s.waiting++
+		s.askMu.Unlock()
 		return true
 	}
-	select {
-	case s.upstream <- struct{}{}:
-	default:
-		release()
+	if len(s.asked) >= maxUpstream {
+		s.askMu.Unlock()
 		return false
 	}
+	s.asked[key] = []func([]byte){done}
+	s.waiting++
+	s.askMu.Unlock()
+
+	s.mu.Lock()
+	task := question{query: q, servers: sb.upstream}
+	var err error
+	if sb.ns != nil && slices.ContainsFunc(task.servers, func(up table.Upstream) bool { return !up.Host }) {
+		task.ns, err = duplicate(sb.ns)
+	}
+	s.mu.Unlock()
 	s.busy.Add(1)
 	go func() {
 		defer s.busy.Done()
-		defer func() { <-s.upstream }()
-		defer release()
-		resp, err := forward(question{msg: query, conf: *conf, ns: ns})
-		if err != nil {
-			s.log.Debug("ask upstream", "name", query.Question[0].Name, "error", err)
-			done(failure(query, dns.RcodeServerFailure))
-			return
+		var resp []byte
+		if err == nil {
+			resp, err = task.forward()
 		}
-		s.cache.put(key, resp)
-		done(resp)
+		if task.ns != nil {
+			task.ns.Close()
+		}
+		if err != nil {
+			s.log.Debug("ask upstream", "name", string(q.name), "error", err)
+		} else {
+			s.cache.put(key, resp, q.end)
+		}
+		s.askMu.Lock()
+		waiters := s.asked[key]
+		delete(s.asked, key)
+		s.waiting -= len(waiters)
+		s.askMu.Unlock()
+		for _, done := range waiters {
+			done(resp)
+		}
 	}()
 	return true
 }
@@ -84,56 +111,62 @@ func duplicate(ns *netns.NS) (*netns.NS, error) {
 	return netns.FromFd(uintptr(fd)), nil
 }
 
-// forward asks the servers in their order. A server that answers SERVFAIL or
-// REFUSED, or not at all, is passed over; if none did better, the last failure
-// is the answer.
-func forward(q question) (*dns.Msg, error) {
-	var last *dns.Msg
-	errs := []error{errNoUpstream}
-	for i, up := range q.conf.Upstream {
-		if i == maxServers {
-			break
+// serversOf are the servers that a sandbox's questions go to. On internal
+// networks nobody is asked from the host, so that no name leads outside; a
+// server of --dns is, from inside, if it can be reached there (as Docker).
+func serversOf(conf *table.DNS) (list []table.Upstream, key string) {
+	if conf == nil {
+		return nil, ""
+	}
+	for _, up := range conf.Upstream {
+		own := up.Addr.Addr() == netip.AddrFrom4(resolver) && !up.Host
+		if own || up.Host && !conf.Forward || len(list) == maxServers {
+			continue
 		}
-		resp, err := exchange(q, up)
+		list = append(list, up)
+		key += fmt.Sprintf(" %s %t", up.Addr, up.Host)
+	}
+	return list, key
+}
+
+// forward asks the servers in their order. A server that answers SERVFAIL or
+// REFUSED, or not at all, is passed over.
+func (q question) forward() ([]byte, error) {
+	errs := []error{errNoUpstream}
+	for _, up := range q.servers {
+		resp, err := q.exchange(up)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", up.Addr, err))
 			continue
 		}
-		if resp.Rcode == dns.RcodeServerFailure || resp.Rcode == dns.RcodeRefused {
-			last = resp
+		const rcodeRefused = 5
+		if rcode := resp[3] & maskRcode; rcode == rcodeFailure || rcode == rcodeRefused {
+			errs = append(errs, fmt.Errorf("%s: code %d", up.Addr, rcode))
 			continue
 		}
 		return resp, nil
-	}
-	if last != nil {
-		return last, nil
 	}
 	return nil, errors.Join(errs...)
 }
 
 // exchange asks one server by UDP, and by TCP when its answer was cut.
-func exchange(q question, up table.Upstream) (*dns.Msg, error) {
-	out := q.msg.Copy()
-	out.Id = dns.Id() // nobody inside or outside can guess it
-	packed, err := out.Pack()
+func (q question) exchange(up table.Upstream) ([]byte, error) {
+	out := slices.Clone(q.raw)
+	binary.BigEndian.PutUint16(out, uint16(rand.Uint32())) // nobody inside or outside can guess it
+	resp, err := q.exchangeUDP(up, out)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := exchangeUDP(q, up, out, packed)
-	if err == nil && resp.Truncated {
-		if full, tcpErr := exchangeTCP(q, up, out, packed); tcpErr == nil {
+	if resp[2]&bitTruncated != 0 {
+		if full, err := q.exchangeTCP(up, out); err == nil {
 			resp = full
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	resp.Id = q.msg.Id
 	return resp, nil
 }
 
 // dial connects from the namespace that the server means something in.
-func dial(q question, up table.Upstream, proto string) (conn net.Conn, err error) {
+func (q question) dial(up table.Upstream, proto string) (conn net.Conn, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
 	defer cancel()
 	connect := func() error {
@@ -157,18 +190,18 @@ func port53(port uint16) uint16 {
 	return port
 }
 
-func exchangeUDP(q question, up table.Upstream, out *dns.Msg, packed []byte) (*dns.Msg, error) {
-	conn, err := dial(q, up, "udp")
+func (q question) exchangeUDP(up table.Upstream, out []byte) ([]byte, error) {
+	conn, err := q.dial(up, "udp")
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	buf := make([]byte, 8192)
+	buf := make([]byte, max(q.size, 4096)) // some servers send more than they were told to
 	until := time.Now().Add(tryTimeout)
 	for sent := 0; ; {
 		deadline := until
 		if sent < 2 {
-			if _, err := conn.Write(packed); err != nil {
+			if _, err := conn.Write(out); err != nil {
 				return nil, err
 			}
 			sent++
@@ -179,7 +212,7 @@ func exchangeUDP(q question, up table.Upstream, out *dns.Msg, packed []byte) (*d
 		if err := conn.SetReadDeadline(deadline); err != nil {
 			return nil, err
 		}
-		resp, err := readUDP(conn, buf, out)
+		resp, err := q.readUDP(conn, buf, out)
 		var timeout net.Error
 		switch {
 		case err == nil:
@@ -192,25 +225,24 @@ func exchangeUDP(q question, up table.Upstream, out *dns.Msg, packed []byte) (*d
 }
 
 // readUDP passes over datagrams that are not the answer to out.
-func readUDP(conn net.Conn, buf []byte, out *dns.Msg) (*dns.Msg, error) {
+func (q question) readUDP(conn net.Conn, buf, out []byte) ([]byte, error) {
 	for {
 		n, err := conn.Read(buf)
 		if err != nil {
 			return nil, err
 		}
-		resp := new(dns.Msg)
-		if resp.Unpack(buf[:n]) == nil && answers(resp, out) {
-			return resp, nil
+		if q.isAnswer(buf[:n], out) {
+			return slices.Clone(buf[:n]), nil
 		}
 	}
 }
 
-func answers(resp, out *dns.Msg) bool {
-	return resp.Response && resp.Id == out.Id && len(resp.Question) == 1 && resp.Question[0] == out.Question[0]
+func (q question) isAnswer(resp, out []byte) bool {
+	return len(resp) >= q.end && resp[0] == out[0] && resp[1] == out[1] && sameQuestion(resp, out, q.end)
 }
 
-func exchangeTCP(q question, up table.Upstream, out *dns.Msg, packed []byte) (*dns.Msg, error) {
-	conn, err := dial(q, up, "tcp")
+func (q question) exchangeTCP(up table.Upstream, out []byte) ([]byte, error) {
+	conn, err := q.dial(up, "tcp")
 	if err != nil {
 		return nil, err
 	}
@@ -218,23 +250,19 @@ func exchangeTCP(q question, up table.Upstream, out *dns.Msg, packed []byte) (*d
 	if err := conn.SetDeadline(time.Now().Add(tryTimeout)); err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...)); err != nil {
+	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...)); err != nil {
 		return nil, err
 	}
 	var length [2]byte
 	if _, err := io.ReadFull(conn, length[:]); err != nil {
 		return nil, err
 	}
-	raw := make([]byte, binary.BigEndian.Uint16(length[:]))
-	if _, err := io.ReadFull(conn, raw); err != nil {
+	resp := make([]byte, binary.BigEndian.Uint16(length[:]))
+	if _, err := io.ReadFull(conn, resp); err != nil {
 		return nil, err
 	}
-	resp := new(dns.Msg)
-	if err := resp.Unpack(raw); err != nil {
-		return nil, err
-	}
-	if !answers(resp, out) {
-		return nil, errors.New("the answer is to another question")
+	if !q.isAnswer(resp, out) {
+		return nil, errOther
 	}
 	return resp, nil
 }

@@ -37,9 +37,12 @@ type DNS struct {
 	Networks []string `json:"networks,omitempty"`
 	// Upstream servers, asked in order.
 	Upstream []Upstream `json:"upstream,omitempty"`
-	// Forward is false for sandboxes on internal networks only: names that are
-	// not ours are answered with REFUSED.
+	// Forward is false for sandboxes on internal networks only: the servers
+	// that are asked from the host are left out.
 	Forward bool `json:"forward"`
+	// OwnRoot: a name without a dot that is not ours is answered with an empty
+	// answer and never passed on (the option ndots was set).
+	OwnRoot bool `json:"ownRoot,omitempty"`
 }
 
 // Upstream is a server that answers what the table does not know.

@@ -126,7 +126,7 @@ func (s *Server) answer(sb *sandbox, q *query, raw, buf []byte, tcp bool) (out [
 					return q.pointer(buf, limit, name), false
 				}
 			}
-		} else if addrs, known := s.names.addrs(s.addrs[:0], conf.Networks, q.name); known {
+		} else if addrs, known := s.names.addrs(s.addrs[:0], conf.Networks, conf.Links, q.name); known {
 			s.addrs = addrs
 			out := q.addresses(buf, limit, addrs)
 			s.mu.Unlock()

@@ -81,10 +81,15 @@ func (n *names) remove(id string) {
 }
 
 // addrs appends the addresses of a name, in lower case, on the first network
-// that knows it.
-func (n *names) addrs(out []netip.Addr, networks []string, name []byte) (addrs []netip.Addr, known bool) {
+// that knows it. links are the sandbox's own names for others.
+func (n *names) addrs(out []netip.Addr, networks []string, links []table.Link, name []byte) (addrs []netip.Addr, known bool) {
 	for _, id := range networks {
 		owners := n.byName[id][string(name)]
+		for _, l := range links {
+			if l.Network == id && l.Alias == string(name) {
+				owners = n.byName[id][l.Name]
+			}
+		}
 		if len(owners) == 0 {
 			continue
 		}

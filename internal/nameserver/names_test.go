@@ -24,8 +24,9 @@ func TestNamesFollowTheirSandboxes(t *testing.T) {
 	n.set(rec("a", "n1", "10.0.0.2", "web", "Team"))
 	n.set(rec("b", "n1", "10.0.0.3", "db", "team"))
 	n.set(rec("c", "n2", "10.1.0.2", "web"))
+	var links []table.Link
 	look := func(name string, networks ...string) string {
-		got, known := n.addrs(nil, networks, []byte(name))
+		got, known := n.addrs(nil, networks, links, []byte(name))
 		slices.SortFunc(got, netip.Addr.Compare)
 		return fmt.Sprint(known, got)
 	}
@@ -39,6 +40,18 @@ func TestNamesFollowTheirSandboxes(t *testing.T) {
 			t.Errorf("got %s, want %s", c.got, c.want)
 		}
 	}
+	links = []table.Link{{Network: "n1", Alias: "store", Name: "db"}, {Network: "n2", Alias: "db", Name: "web"}, {Network: "n1", Alias: "gone", Name: "nobody"}}
+	for _, c := range []struct{ got, want string }{
+		{look("store", "n1"), "true [10.0.0.3]"},
+		{look("store", "n2"), "false []"},
+		{look("db", "n2"), "true [10.1.0.2]"}, // a link goes before a name
+		{look("gone", "n1"), "false []"},
+	} {
+		if c.got != c.want {
+			t.Errorf("by a link: got %s, want %s", c.got, c.want)
+		}
+	}
+	links = nil
 	n.set(rec("a", "n1", "10.0.0.9", "api"))
 	if got := look("web", "n1"); got != "false []" {
 		t.Errorf("a name that was given up: %s", got)

@@ -19,6 +19,8 @@ type Attachment struct {
 	// DNS: netd answers on 127.0.0.11 in the sandbox, asking Upstream.
 	DNS      bool       `json:"dns,omitempty"`
 	Upstream []Upstream `json:"upstream,omitempty"`
+	// OwnRoot: names without a dot are not passed on (Resolver.OwnRoot).
+	OwnRoot bool `json:"ownRoot,omitempty"`
 	// Exposed lists ports as "80/tcp" that inspect shows without a binding.
 	Exposed []string `json:"exposed,omitempty"`
 }
@@ -62,6 +64,9 @@ type Endpoint struct {
 	Aliases   []string     `json:"aliases,omitempty"`
 	// DNSNames are all names the name server knows the endpoint by.
 	DNSNames []string `json:"dnsNames,omitempty"`
+	// Links are names that only this container knows others of the network by,
+	// as alias and name (--link).
+	Links map[string]string `json:"links,omitempty"`
 	// Kind of the interface (Interface.Kind); empty is Veth.
 	Kind string `json:"kind,omitempty"`
 	// Driver of the network, for events after it is gone.

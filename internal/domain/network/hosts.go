@@ -98,3 +98,26 @@ func ParseExtraHosts(lines []string, gateways []netip.Addr) ([]Host, error) {
 	}
 	return out, nil
 }
+
+// ParseLinks reads "container:alias" lines of --link; without an alias the
+// container's name is one. Keys are lower case. ErrInvalidArgument with
+// Docker's text.
+func ParseLinks(lines []string) (map[string]string, error) {
+	var links map[string]string
+	for _, l := range lines {
+		name, alias, ok := strings.Cut(l, ":")
+		if !ok {
+			alias = name
+		}
+		if name == "" || alias == "" || strings.Contains(alias, ":") {
+			return nil, errdefs.ErrInvalidArgument.WithMessage("bad format for links: " + l)
+		}
+		if links == nil {
+			links = map[string]string{}
+		}
+		// A link that was saved with paths: /name:/container/alias.
+		alias = alias[strings.LastIndexByte(alias, '/')+1:]
+		links[strings.ToLower(alias)] = strings.ToLower(strings.TrimPrefix(name, "/"))
+	}
+	return links, nil
+}

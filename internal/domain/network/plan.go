@@ -185,6 +185,7 @@ type Names struct {
 	// DNS: the sandbox has a server on 127.0.0.11.
 	DNS      bool
 	Upstream []Upstream
+	OwnRoot  bool
 	// Forward questions the table does not answer; false on internal networks.
 	Forward bool
 	// Known lists names by network; the sandbox may ask for names of the
@@ -201,6 +202,8 @@ type NetworkNames struct {
 	NetworkID, NetworkName string
 	// Names, the container's own first.
 	Names []string
+	// Links are names of others that only this sandbox uses: alias and name.
+	Links map[string]string
 	Addrs []netip.Addr
 }
 

@@ -2,8 +2,10 @@ package network
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -17,12 +19,27 @@ type ResolvConf struct {
 	Options []string
 	// Other keeps directives that are not understood, line by line.
 	Other []string
+
+	// The rest is shown in comments, as Docker shows it.
+
+	// Source is the file that was read; Invalid are its servers that are no
+	// addresses.
+	Source  string
+	Invalid []string
+	// overridden names what the configuration replaced.
+	overridden []string
+	// kind of network that the file was made for; warnings about that.
+	kind     string
+	warnings []string
+	upstream []Upstream
+	// ndotsFrom: who set the option ndots.
+	ndotsFrom string
 }
 
-// ParseResolvConf reads the host's file. What cannot be read is left out, as
-// the resolver of the C library does.
-func ParseResolvConf(data []byte) ResolvConf {
-	var rc ResolvConf
+// ParseResolvConf reads the host's file, which is at source. What cannot be
+// read is left out, as the resolver of the C library does.
+func ParseResolvConf(data []byte, source string) ResolvConf {
+	rc := ResolvConf{Source: source}
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimRight(line, "\r\n")
 		fields := strings.Fields(line)
@@ -35,6 +52,8 @@ func ParseResolvConf(data []byte) ResolvConf {
 			if len(args) > 0 {
 				if a, err := netip.ParseAddr(args[0]); err == nil {
 					rc.Servers = append(rc.Servers, a)
+				} else {
+					rc.Invalid = append(rc.Invalid, args[0])
 				}
 			}
 		case "domain", "search":
@@ -47,20 +66,35 @@ func ParseResolvConf(data []byte) ResolvConf {
 			rc.Other = append(rc.Other, line)
 		}
 	}
+	if rc.hasNdots() {
+		rc.ndotsFrom = "host"
+	}
 	return rc
+}
+
+func (rc ResolvConf) hasNdots() bool {
+	return slices.ContainsFunc(rc.Options, func(o string) bool { return o == "ndots" || strings.HasPrefix(o, "ndots:") })
 }
 
 // Override replaces what the container's or the daemon's configuration sets.
 // A search list of "." is an empty one.
 func (rc ResolvConf) Override(servers []netip.Addr, search, options []string) ResolvConf {
+	rc.overridden = nil
 	if len(servers) > 0 {
 		rc.Servers = slices.Clone(servers)
+		rc.overridden = append(rc.overridden, "nameservers")
 	}
 	if len(search) > 0 {
 		rc.Search = slices.DeleteFunc(slices.Clone(search), func(s string) bool { return s == "." })
+		rc.overridden = append(rc.overridden, "search")
 	}
 	if len(options) > 0 {
 		rc.Options = slices.Clone(options)
+		rc.overridden = append(rc.overridden, "options")
+		rc.ndotsFrom = ""
+		if rc.hasNdots() {
+			rc.ndotsFrom = "override"
+		}
 	}
 	return rc
 }
@@ -71,6 +105,9 @@ type Resolver struct {
 	File     ResolvConf
 	Embedded bool
 	Upstream []Upstream
+	// OwnRoot: somebody set ndots, so a name without a dot belongs to a search
+	// domain or to us, and is not passed on.
+	OwnRoot bool
 }
 
 // Upstream is a name server that netd asks for a sandbox.
@@ -81,8 +118,20 @@ type Upstream struct {
 	Host bool
 }
 
-// DefaultServers are Docker's, used when the host has none at all.
-var DefaultServers = []netip.Addr{netip.AddrFrom4([4]byte{8, 8, 8, 8}), netip.AddrFrom4([4]byte{8, 8, 4, 4})}
+// String is the server as the comments of resolv.conf show it.
+func (u Upstream) String() string {
+	if u.Host {
+		return "host(" + u.Addr.String() + ")"
+	}
+	return u.Addr.String()
+}
+
+// DefaultServers are Docker's, used when the host has none at all; those of
+// the second list for sandboxes with IPv6 as well.
+var (
+	DefaultServers  = []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("8.8.4.4")}
+	DefaultServers6 = []netip.Addr{netip.MustParseAddr("2001:4860:4860::8888"), netip.MustParseAddr("2001:4860:4860::8844")}
+)
 
 // LegacyResolver is the resolver of a container that is on the default bridge
 // only. Docker strips the host's loopback servers there, because inside the
@@ -92,6 +141,7 @@ var DefaultServers = []netip.Addr{netip.AddrFrom4([4]byte{8, 8, 8, 8}), netip.Ad
 // that a container sees the same names as its host. overridden says that the
 // servers were set by --dns: those are never stripped.
 func LegacyResolver(rc ResolvConf, overridden, ipv6 bool) Resolver {
+	rc.kind = "legacy"
 	if overridden {
 		return Resolver{File: rc}
 	}
@@ -112,6 +162,10 @@ func LegacyResolver(rc ResolvConf, overridden, ipv6 bool) Resolver {
 		return embedded(rc, loop)
 	default:
 		rc.Servers = slices.Clone(DefaultServers)
+		if ipv6 {
+			rc.Servers = append(rc.Servers, DefaultServers6...)
+		}
+		rc.warnings = append(rc.warnings, "Used default nameservers.")
 	}
 	return Resolver{File: rc}
 }
@@ -125,22 +179,33 @@ func EmbeddedResolver(rc ResolvConf, overridden bool) Resolver {
 	for _, a := range rc.Servers {
 		up = append(up, Upstream{Addr: a, Host: !overridden})
 	}
-	r := embedded(rc, up)
-	if !slices.ContainsFunc(r.File.Options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
-		r.File.Options = append(slices.Clone(r.File.Options), "ndots:0")
+	ndots := rc.hasNdots()
+	rc.Options = slices.DeleteFunc(slices.Clone(rc.Options), func(o string) bool {
+		name, value, _ := strings.Cut(o, ":")
+		n, err := strconv.Atoi(value)
+		return name == "ndots" && (err != nil || n < 0)
+	})
+	if !rc.hasNdots() {
+		rc.Options, rc.ndotsFrom = append(rc.Options, "ndots:0"), "internal"
 	}
+	r := embedded(rc, up)
+	r.OwnRoot = ndots
 	return r
 }
 
 func embedded(rc ResolvConf, up []Upstream) Resolver {
-	rc.Servers = []netip.Addr{ResolverAddr}
+	rc.Servers, rc.kind, rc.upstream = []netip.Addr{ResolverAddr}, "internal resolver", up
+	if len(up) == 0 {
+		rc.warnings = append(rc.warnings, "NO EXTERNAL NAMESERVERS DEFINED")
+	}
 	return Resolver{File: rc, Embedded: true, Upstream: up}
 }
 
-// Bytes renders the file with a first line that tells who wrote it.
+// Bytes renders the file with Docker's comments: who wrote it, from what, and
+// whom netd asks.
 func (rc ResolvConf) Bytes() []byte {
 	var b bytes.Buffer
-	b.WriteString("# Generated by Orlop. This file can be edited.\n\n")
+	b.WriteString("# Generated by Orlop.\n# This file can be edited; Orlop will not make further changes once it\n# has been modified.\n\n")
 	for _, a := range rc.Servers {
 		b.WriteString("nameserver " + a.String() + "\n")
 	}
@@ -152,6 +217,24 @@ func (rc ResolvConf) Bytes() []byte {
 	}
 	for _, o := range rc.Other {
 		b.WriteString(o + "\n")
+	}
+	b.WriteString("\n# Based on host file: '" + rc.Source + "'")
+	if rc.kind != "" {
+		b.WriteString(" (" + rc.kind + ")")
+	}
+	b.WriteByte('\n')
+	for _, w := range rc.warnings {
+		b.WriteString("# " + w + "\n")
+	}
+	if len(rc.upstream) > 0 {
+		fmt.Fprintf(&b, "# ExtServers: %v\n", rc.upstream)
+	}
+	if len(rc.Invalid) > 0 {
+		fmt.Fprintf(&b, "# Invalid nameservers: %v\n", rc.Invalid)
+	}
+	fmt.Fprintf(&b, "# Overrides: %v\n", rc.overridden)
+	if rc.ndotsFrom != "" {
+		b.WriteString("# Option ndots from: " + rc.ndotsFrom + "\n")
 	}
 	return b.Bytes()
 }

@@ -208,11 +208,11 @@ func (s *Service) subnet(ctx context.Context, n *netState, c networktypes.IPAMCo
 		if err != nil {
 			return c, "", err
 		}
-		raw, err := s.cfg.Host.ResolvConf()
+		raw, source, err := s.cfg.Host.ResolvConf()
 		if err != nil {
 			return c, "", err
 		}
-		for _, a := range network.ParseResolvConf(raw).Servers {
+		for _, a := range network.ParseResolvConf(raw, source).Servers {
 			used = append(used, netip.PrefixFrom(a, a.BitLen()))
 		}
 		for _, o := range so {

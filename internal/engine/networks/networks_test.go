@@ -131,11 +131,13 @@ func (w *world) Ensure(_ context.Context, all []network.Names) error {
 func (w *world) Put(_ context.Context, n network.Names, ns network.Handle) error {
 	return w.do("put dns=%v ns=%v %v", n.DNS, ns != nil, n.Ports)
 }
-func (w *world) Settle(context.Context) error                         { return nil }
-func (w *world) Drop(context.Context, string) error                   { return w.do("drop") }
-func (w *world) Quit(context.Context) error                           { return w.do("quit") }
-func (w *world) Run(ctx context.Context) error                        { <-ctx.Done(); return nil }
-func (w *world) ResolvConf() ([]byte, error)                          { return []byte(w.resolv), nil }
+func (w *world) Settle(context.Context) error       { return nil }
+func (w *world) Drop(context.Context, string) error { return w.do("drop") }
+func (w *world) Quit(context.Context) error         { return w.do("quit") }
+func (w *world) Run(ctx context.Context) error      { <-ctx.Done(); return nil }
+func (w *world) ResolvConf() ([]byte, string, error) {
+	return []byte(w.resolv), "/etc/resolv.conf", nil
+}
 func (w *world) Hosts() ([]byte, error)                               { return []byte("127.0.0.1 thishost\n"), nil }
 func (w *world) Hostname() string                                     { return "thishost" }
 func (w *world) Prefixes(context.Context) ([]netip.Prefix, error)     { return w.used, nil }
@@ -352,7 +354,7 @@ func TestModesWithoutAnInterface(t *testing.T) {
 	host := request(one)
 	host.Mode = "host"
 	sb, err := s.Open(t.Context(), host)
-	if err != nil || sb.Handle != nil || sb.Path != "" || string(sb.ResolvConf) != w.resolv || string(sb.Hosts) != "127.0.0.1 thishost\n" || string(sb.Hostname) != "thishost\n" {
+	if err != nil || sb.Handle != nil || sb.Path != "" || !strings.Contains(string(sb.ResolvConf), "\n\n"+w.resolv+"\n# Based") || string(sb.Hosts) != "127.0.0.1 thishost\n" || string(sb.Hostname) != "thishost\n" {
 		t.Errorf("host: %+v %v", sb, err)
 	}
 	if set := s.Settings(one); set.Networks["host"] == nil || set.Networks["host"].NetworkID == "" {

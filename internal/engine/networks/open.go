@@ -240,17 +240,13 @@ func exposed(req SandboxRequest) []string {
 func (s *Service) openHost(req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 	sb.shared = true
 	sb.att.Endpoints = s.plainEndpoint(network.HostName)
-	raw, err := s.cfg.Host.ResolvConf()
+	raw, source, err := s.cfg.Host.ResolvConf()
 	if err != nil {
 		return nil, err
 	}
 	servers, search, options := s.dns(req)
 	out := &Sandbox{Attachment: sb.att, Release: func() {}}
-	if len(servers)+len(search)+len(options) == 0 {
-		out.ResolvConf = raw
-	} else {
-		out.ResolvConf = network.ParseResolvConf(raw).Override(servers, search, options).Bytes()
-	}
+	out.ResolvConf = network.ParseResolvConf(raw, source).Override(servers, search, options).Bytes()
 	hostname := req.Hostname
 	if hostname == "" {
 		hostname = s.cfg.Host.Hostname()
@@ -394,7 +390,7 @@ func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandb
 			return s.cfg.Firewall.Unpublish(ctx, sb.att.Ports)
 		})
 		if err := s.cfg.Nameserver.Settle(ctx); err != nil {
-			return nil, s.portError(req, sb, err)
+			return nil, s.portError(req.Name, sb.att, err)
 		}
 	}
 	out.Attachment = sb.att
@@ -510,6 +506,9 @@ func (s *Service) newEndpoint(ctx context.Context, req SandboxRequest, n *netSta
 	}
 	if !n.rec.Predefined() {
 		ep.DNSNames = dnsNames(req, ep.Aliases)
+		if ep.Links, err = network.ParseLinks(ask.Links); err != nil {
+			return network.Endpoint{}, err
+		}
 	}
 	return ep, nil
 }
@@ -679,12 +678,12 @@ func (s *Service) files(req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := s.cfg.Host.ResolvConf()
+	raw, source, err := s.cfg.Host.ResolvConf()
 	if err != nil {
 		return nil, err
 	}
 	servers, search, options := s.dns(req)
-	rc := network.ParseResolvConf(raw).Override(servers, search, options)
+	rc := network.ParseResolvConf(raw, source).Override(servers, search, options)
 
 	user, ipv6 := false, false
 	for _, ep := range sb.att.Endpoints {
@@ -701,7 +700,7 @@ func (s *Service) files(req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 	default:
 		resolver = network.LegacyResolver(rc, len(servers) > 0, ipv6)
 	}
-	sb.att.DNS, sb.att.Upstream = resolver.Embedded, resolver.Upstream
+	sb.att.DNS, sb.att.Upstream, sb.att.OwnRoot = resolver.Embedded, resolver.Upstream, resolver.OwnRoot
 
 	hostname := req.Hostname
 	if hostname == "" && len(req.ContainerID) >= 12 {
@@ -756,7 +755,7 @@ func (s *Service) hostGateways() []netip.Addr {
 // names is the name server's part of a sandbox.
 func (s *Service) names(att network.Attachment, pid int) network.Names {
 	n := network.Names{
-		ContainerID: att.ContainerID, Pid: pid, DNS: att.DNS, Upstream: att.Upstream, Ports: att.Ports,
+		ContainerID: att.ContainerID, Pid: pid, DNS: att.DNS, Upstream: att.Upstream, OwnRoot: att.OwnRoot, Ports: att.Ports,
 	}
 	for _, ep := range att.Endpoints {
 		// A sandbox that is only on internal networks asks nobody outside.
@@ -764,7 +763,7 @@ func (s *Service) names(att network.Attachment, pid int) network.Names {
 		if len(ep.DNSNames) == 0 {
 			continue
 		}
-		known := network.NetworkNames{NetworkID: ep.NetworkID, NetworkName: ep.NetworkName, Names: ep.DNSNames}
+		known := network.NetworkNames{NetworkID: ep.NetworkID, NetworkName: ep.NetworkName, Names: ep.DNSNames, Links: ep.Links}
 		for _, p := range []netip.Prefix{ep.IPv4, ep.IPv6} {
 			if p.IsValid() {
 				known.Addrs = append(known.Addrs, p.Addr())

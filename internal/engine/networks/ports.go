@@ -141,7 +141,8 @@ type Nameserver interface {
 // Host answers questions about the machine's own network.
 type Host interface {
 	// ResolvConf and Hosts are the machine's files; missing ones are empty.
-	ResolvConf() ([]byte, error)
+	// source is the path of the first.
+	ResolvConf() (data []byte, source string, err error)
 	Hosts() ([]byte, error)
 	Hostname() string
 	// Prefixes lists subnets that are in use by interfaces and routes.

@@ -43,6 +43,15 @@ type DNS struct {
 	// OwnRoot: a name without a dot that is not ours is answered with an empty
 	// answer and never passed on (the option ndots was set).
 	OwnRoot bool `json:"ownRoot,omitempty"`
+	// Links are names of others that only this sandbox uses.
+	Links []Link `json:"links,omitempty"`
+}
+
+// Link is another name for a name on a network; both in lower case.
+type Link struct {
+	Network string `json:"network"`
+	Alias   string `json:"alias"`
+	Name    string `json:"name"`
 }
 
 // Upstream is a server that answers what the table does not know.

@@ -39,18 +39,19 @@ type Host struct{}
 // New makes no connection.
 func New() *Host { return &Host{} }
 
-// ResolvConf is the machine's resolver configuration; empty without one. Where
-// systemd-resolved's stub is the only server, the servers behind it.
-func (*Host) ResolvConf() ([]byte, error) {
-	data, err := readOptional(resolvConf)
+// ResolvConf is the machine's resolver configuration and where it was read;
+// empty without one. Where systemd-resolved's stub is the only server, the
+// servers behind it.
+func (*Host) ResolvConf() (data []byte, source string, err error) {
+	data, err = readOptional(resolvConf)
 	if err != nil || !onlyStub(data) {
-		return data, err
+		return data, resolvConf, err
 	}
 	behind, err := readOptional(resolvedConf)
 	if err != nil || len(behind) == 0 {
-		return data, err
+		return data, resolvConf, err
 	}
-	return behind, nil
+	return behind, resolvedConf, nil
 }
 
 func onlyStub(data []byte) bool {

@@ -482,7 +482,7 @@ func record(n network.Names) table.Sandbox {
 		s.PidStart = startTime(n.Pid)
 	}
 	if n.DNS {
-		s.DNS = &table.DNS{Forward: n.Forward}
+		s.DNS = &table.DNS{Forward: n.Forward, OwnRoot: n.OwnRoot}
 		for _, up := range n.Upstream {
 			s.DNS.Upstream = append(s.DNS.Upstream, table.Upstream{Addr: addr53(up), Host: up.Host})
 		}
@@ -504,6 +504,9 @@ func record(n network.Names) table.Sandbox {
 		s.Names = append(s.Names, name)
 		if s.DNS != nil {
 			s.DNS.Networks = append(s.DNS.Networks, k.NetworkID)
+			for alias, name := range k.Links {
+				s.DNS.Links = append(s.DNS.Links, table.Link{Network: k.NetworkID, Alias: alias, Name: name})
+			}
 		}
 	}
 	for _, b := range n.Ports {

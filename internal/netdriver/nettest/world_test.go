@@ -92,7 +92,7 @@ type machine struct {
 	resolv string
 }
 
-func (m machine) ResolvConf() ([]byte, error) { return []byte(m.resolv), nil }
+func (m machine) ResolvConf() ([]byte, string, error) { return []byte(m.resolv), "/etc/resolv.conf", nil }
 
 // engine is one engine without containers: its networks, and netd.
 type engine struct {

@@ -92,7 +92,9 @@ type machine struct {
 	resolv string
 }
 
-func (m machine) ResolvConf() ([]byte, string, error) { return []byte(m.resolv), "/etc/resolv.conf", nil }
+func (m machine) ResolvConf() ([]byte, string, error) {
+	return []byte(m.resolv), "/etc/resolv.conf", nil
+}
 
 // engine is one engine without containers: its networks, and netd.
 type engine struct {

@@ -18,3 +18,5 @@ func (openFirewall) Unpublish(context.Context, []network.Binding) error     { re
 func (openFirewall) SetBridge(context.Context, network.BridgeRules) error   { return nil }
 func (openFirewall) DropBridge(context.Context, network.BridgeRules) error  { return nil }
 func (openFirewall) Remove(context.Context) error                           { return nil }
+func (openFirewall) Run(context.Context) error                              { return nil }
+func (openFirewall) Warnings() []string                                     { return nil }

@@ -8,6 +8,7 @@ import (
 	systemtypes "github.com/moby/moby/api/types/system"
 
 	"github.com/orlop/orlop/internal/domain/network"
+	"github.com/orlop/orlop/internal/netdriver/firewall"
 )
 
 // Config is everything a user can choose about an engine: the defaults, then
@@ -54,15 +55,18 @@ type Config struct {
 	SeccompProfile  string
 
 	// Networks.
-	Bridge             string
-	BridgeName         string
-	BIP, BIP6          string
-	FixedCIDR          string
-	FixedCIDR6         string
-	Gateway, Gateway6  netip.Addr
-	IPv6, ICC, IPMasq  bool
-	IPForward          bool
-	Firewall           bool
+	Bridge            string
+	BridgeName        string
+	BIP, BIP6         string
+	FixedCIDR         string
+	FixedCIDR6        string
+	Gateway, Gateway6 netip.Addr
+	IPv6, ICC, IPMasq bool
+	IPForward         bool
+	Firewall          bool
+	// ForeignForward is "auto" or "off".
+	ForeignForward     string
+	FirewallMark       int
 	HostIP             netip.Addr
 	MTU                int
 	Pools              []network.Pool
@@ -143,9 +147,10 @@ func defaultConfig(b Brand) *Config {
 		IPMasq:          true,
 		IPForward:       true,
 		Firewall:        true,
-		HostIP:          netip.IPv4Unspecified(),
-		MTU:             1500,
-		MaxDownloads:    3, MaxUploads: 5, MaxDownloadAttempts: 5,
+		ForeignForward:  "auto", FirewallMark: int(firewall.DefaultMark),
+		HostIP:       netip.IPv4Unspecified(),
+		MTU:          1500,
+		MaxDownloads: 3, MaxUploads: 5, MaxDownloadAttempts: 5,
 		Features: map[string]bool{},
 	}
 	c.PidFile = "/run/" + b.Dir + "/" + b.Program + ".pid"

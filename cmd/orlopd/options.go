@@ -83,6 +83,8 @@ func options(c *Config) []option {
 		{flag: "ip-masq", key: "ip-masq", help: "Enable IP masquerading for the default bridge network", setting: yes(&c.IPMasq)},
 		{flag: "ip-forward", key: "ip-forward", help: "Enable IP forwarding in system configuration", setting: yes(&c.IPForward)},
 		{flag: "iptables", key: "iptables", help: "Filter, translate and publish ports with the kernel's firewall", setting: yes(&c.Firewall)},
+		{flag: "foreign-forward", key: "foreign-forward", help: `Let containers' packets through chains of Docker, ufw, firewalld and iptables that drop what is forwarded ("auto"|"off": only warn)`, setting: str(&c.ForeignForward)},
+		{flag: "firewall-mark", key: "firewall-mark", help: "Bit of the packet mark, as a number, by which other firewalls recognize what the engine lets through", setting: num(&c.FirewallMark)},
 		{flag: "mtu", key: "mtu", help: `Set the MTU for the default "bridge" network`, setting: num(&c.MTU)},
 		{flag: "default-address-pool", key: "default-address-pools", help: "Default address pools for node specific local networks", setting: poolSetting{&c.Pools}},
 		{flag: "dns", key: "dns", help: "DNS server to use", setting: addrsSetting{&c.DNS}},

@@ -67,6 +67,12 @@ func (c *Config) validate() error {
 			return fmt.Errorf("invalid %s: %d", n.what, n.value)
 		}
 	}
+	if c.ForeignForward != "auto" && c.ForeignForward != "off" {
+		return fmt.Errorf("invalid foreign-forward: %s (auto or off)", c.ForeignForward)
+	}
+	if m := c.FirewallMark; m <= 0 || m > 1<<31 || m&(m-1) != 0 {
+		return fmt.Errorf("invalid firewall-mark: %d is not one bit of 32", m)
+	}
 	if _, err := c.cgroupDriver(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -204,18 +205,19 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		e.ownGroup = id.CgroupParent
 	}
 	e.containers, err = containers.New(containers.Config{
-		Store:    containerStore,
-		Launcher: launcher{monitors},
-		Images:   containerImages{imageService},
-		Networks: containerNetworks{e.networks},
-		Logs:     logs{logReader},
-		Events:   e.broker,
-		Host:     machine,
-		Views:    views{},
-		Volumes:  volumes{volumeStore},
-		RunDir:   runDir{c.ExecRoot},
-		Storage:  layerStorage{},
-		Seccomp:  seccompProfile,
+		Store:           containerStore,
+		Launcher:        launcher{monitors},
+		Images:          containerImages{imageService},
+		Networks:        containerNetworks{e.networks},
+		NetworkWarnings: e.networkWarnings,
+		Logs:            logs{logReader},
+		Events:          e.broker,
+		Host:            machine,
+		Views:           views{},
+		Volumes:         volumes{volumeStore},
+		RunDir:          runDir{c.ExecRoot},
+		Storage:         layerStorage{},
+		Seccomp:         seccompProfile,
 
 		Defaults: defaults, Runtimes: runtimes, CgroupParent: cgroupParent, CgroupPrefix: "orlop-" + id.ID,
 		AppArmorProfile: lsm.DefaultProfile,
@@ -272,7 +274,7 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		return nil, err
 	}
 	e.closers = append(e.closers, sandboxes.Close)
-	rules, err := firewall.New(id.Table)
+	rules, err := firewall.New(firewall.Config{Table: id.Table, Dir: c.ExecRoot, Mark: uint32(c.FirewallMark), WarnOnly: c.ForeignForward == "off", Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -477,3 +479,13 @@ func (r *registries) open(ctx context.Context, ref reference.Named, access image
 
 // now is the clock that every part is given.
 func now() time.Time { return time.Now() }
+
+// networkWarnings are those of the firewall as a container's maker sees them:
+// the client says itself that they are warnings.
+func (e *engine) networkWarnings() []string {
+	list := e.networks.Warnings()
+	for i, w := range list {
+		list[i] = strings.TrimPrefix(w, "WARNING: ")
+	}
+	return list
+}

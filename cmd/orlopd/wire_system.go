@@ -30,10 +30,11 @@ func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService 
 	return system.New(system.Config{
 		ID: id.ID, DataRoot: c.DataRoot,
 		Driver: storageDriver, DriverStatus: driverStatus(c.DataRoot), Namespace: id.Namespace,
-		Firewall:       firewallInfo,
-		NetworkDrivers: []string{network.DriverBridge, network.DriverHost, network.DriverNull},
-		LogDrivers:     []string{"json-file", "local"},
-		Machine:        describeMachine(machine),
+		Firewall:        firewallInfo,
+		NetworkWarnings: e.networks.Warnings,
+		NetworkDrivers:  []string{network.DriverBridge, network.DriverHost, network.DriverNull},
+		LogDrivers:      []string{"json-file", "local"},
+		Machine:         describeMachine(machine),
 		Build: system.Build{
 			Product: "Orlop", Version: version.Version, Commit: version.Commit, Built: version.Built,
 		},

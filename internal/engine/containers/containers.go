@@ -45,13 +45,16 @@ type Config struct {
 	Launcher Launcher
 	Images   Images
 	Networks Networks
-	Logs     Logs
-	Events   Publisher
-	Host     Host
-	Views    Views
-	Volumes  Volumes
-	RunDir   RunDir
-	Storage  Storage
+	// NetworkWarnings tell the maker of a container that the host's firewall is
+	// in its way; nil for none.
+	NetworkWarnings func() []string
+	Logs            Logs
+	Events          Publisher
+	Host            Host
+	Views           Views
+	Volumes         Volumes
+	RunDir          RunDir
+	Storage         Storage
 	// Seccomp loads a profile: "" is Docker's default.
 	Seccomp func(profile string, spec *specs.Spec) (*specs.LinuxSeccomp, error)
 

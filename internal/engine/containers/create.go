@@ -108,6 +108,10 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 		resp.Warnings = append(resp.Warnings, "Links on the default bridge network are deprecated and will be removed in a future release. Use a custom network instead.")
 	}
 
+	if s.cfg.NetworkWarnings != nil && !host.NetworkMode.IsHost() && !host.NetworkMode.IsNone() && !host.NetworkMode.IsContainer() {
+		resp.Warnings = append(resp.Warnings, s.cfg.NetworkWarnings()...)
+	}
+
 	saved := container.Saved{
 		State:         container.StateCreated,
 		Created:       s.cfg.Now().UTC(),

@@ -125,6 +125,7 @@ func (w *world) Unpublish(_ context.Context, p []network.Binding) error {
 	return w.do("unpublish %v", p)
 }
 func (w *world) Remove(context.Context) error { return w.do("norules") }
+func (w *world) Warnings() []string           { return nil }
 func (w *world) Ensure(_ context.Context, all []network.Names) error {
 	return w.do("netd %d", len(all))
 }

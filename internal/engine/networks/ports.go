@@ -98,8 +98,9 @@ type Sandboxes interface {
 // Firewall owns one table of rules in the kernel.
 type Firewall interface {
 	// Apply makes the table equal to the ruleset in one transaction, and
-	// returns what it had to do ("" for nothing). foreign is DropForeign as it
-	// was found: it is kept over a restart of the daemon.
+	// returns what it had to do ("" for nothing). Ports of the ruleset count
+	// at the first call only; after that Publish and Unpublish say what is
+	// published, so a network can be added while a container starts.
 	Apply(ctx context.Context, rules network.Ruleset) (plan string, err error)
 	// DropsForeign reports whether the table in the kernel has that rule.
 	DropsForeign(ctx context.Context) (bool, error)
@@ -114,6 +115,10 @@ type Firewall interface {
 	DropBridge(ctx context.Context, rules network.BridgeRules) error
 	// Remove deletes the table.
 	Remove(ctx context.Context) error
+	// Run brings back what others remove from the ruleset, until ctx is done.
+	Run(ctx context.Context) error
+	// Warnings name other tables that drop packets of containers.
+	Warnings() []string
 }
 
 // Nameserver is netd: it answers names, relays and reserves ports, and goes on

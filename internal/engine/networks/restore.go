@@ -407,6 +407,13 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error {
+		err := s.cfg.Firewall.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	g.Go(func() error {
 		for {
 			var later <-chan time.Time
 			if s.reap(ctx) {

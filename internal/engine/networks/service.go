@@ -143,3 +143,7 @@ func New(cfg Config) (*Service, error) {
 		ports: network.NewPortTable(first, last, excluded...), draining: map[string]drained{}, wake: make(chan struct{}, 1),
 	}, nil
 }
+
+// Warnings are what a user should know about the host's firewall before he
+// wonders why containers are not reached.
+func (s *Service) Warnings() []string { return s.cfg.Firewall.Warnings() }

@@ -112,6 +112,9 @@ func (s *Service) Info(ctx context.Context) (systemtypes.Info, error) {
 	if facts.Seccomp && set.SeccompProfile != "" && set.SeccompProfile != "builtin" {
 		info.Warnings = append(info.Warnings, "WARNING: daemon is not using the default seccomp profile")
 	}
+	if s.cfg.NetworkWarnings != nil {
+		info.Warnings = append(info.Warnings, s.cfg.NetworkWarnings()...)
+	}
 	return info, nil
 }
 

@@ -105,6 +105,8 @@ type Config struct {
 	Namespace string
 	// Firewall shown by info; nil when there is none.
 	Firewall *systemtypes.FirewallInfo
+	// NetworkWarnings are added to the warnings of info; nil for none.
+	NetworkWarnings func() []string
 	// NetworkDrivers and LogDrivers that can be asked for.
 	NetworkDrivers, LogDrivers []string
 

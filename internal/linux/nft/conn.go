@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +33,10 @@ type Conn struct {
 	mu   sync.Mutex
 	conn *nftables.Conn
 	sock *netlink.Conn
+
+	portsMu sync.Mutex
+	// portIDs are the addresses of this connection's sockets, the newest last.
+	portIDs []uint32
 }
 
 // Open connects in the network namespace of the calling thread.
@@ -52,7 +57,39 @@ func (c *Conn) dial() error {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	c.conn = conn
+	return c.remember()
+}
+
+// keptPorts bounds the memory of sockets that were given up: notifications of
+// what they did may still be under way.
+const keptPorts = 8
+
+// remember notes the socket's own address, which the kernel puts into the
+// notifications of what it does.
+func (c *Conn) remember() error {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var addr unix.Sockaddr
+	if ctl := raw.Control(func(fd uintptr) { addr, err = unix.Getsockname(int(fd)) }); ctl != nil || err != nil {
+		return errors.Join(ctl, err)
+	}
+	c.portsMu.Lock()
+	defer c.portsMu.Unlock()
+	if a, ok := addr.(*unix.SockaddrNetlink); ok {
+		c.portIDs = append(c.portIDs, a.Pid)
+	}
+	if len(c.portIDs) > keptPorts {
+		c.portIDs = slices.Clone(c.portIDs[len(c.portIDs)-keptPorts:])
+	}
 	return nil
+}
+
+func (c *Conn) ports() []uint32 {
+	c.portsMu.Lock()
+	defer c.portsMu.Unlock()
+	return c.portIDs
 }
 
 // force sets a buffer size beyond the system's limit where we may.

@@ -33,9 +33,41 @@ func Accept() []expr.Any { return Stmt(&expr.Verdict{Kind: expr.VerdictAccept}) 
 // Drop ends the packet.
 func Drop() []expr.Any { return Stmt(&expr.Verdict{Kind: expr.VerdictDrop}) }
 
+// Goto leaves for a chain and does not come back.
+func Goto(chain string) []expr.Any {
+	return Stmt(&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+}
+
+// Counter counts packets and bytes, as every rule of iptables does.
+func Counter() []expr.Any { return Stmt(&expr.Counter{}) }
+
 // Jump calls a chain.
 func Jump(chain string) []expr.Any {
 	return Stmt(&expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
+}
+
+// Marked matches packets that have all bits of mark set.
+func Marked(mark uint32) []expr.Any {
+	bits := native(mark)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg1},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: bits},
+	}
+}
+
+// SetMark sets (or, with on false, clears) the bits of mark and leaves the
+// packet's other bits.
+func SetMark(mark uint32, on bool) []expr.Any {
+	flip := uint32(0)
+	if on {
+		flip = mark
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg1},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: native(^mark), Xor: native(flip)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg1},
+	}
 }
 
 // Masquerade translates the source to the address of the outgoing interface.

@@ -8,10 +8,14 @@
 // An accept of ours cannot override a drop in another table, and a drop of
 // ours cannot be overridden: so ours touch only packets of our own bridges, of
 // 127.0.0.0/8, and, where this engine switched forwarding on, those between
-// interfaces that are no bridges.
+// interfaces that are no bridges. What is let through gets a bit of the packet
+// mark, before other tables see it, so that one rule in a table that drops what
+// it does not know is enough (PlanForeign).
 package firewall
 
 import (
+	"fmt"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
@@ -34,8 +38,12 @@ const (
 // forwarding on; it is found again by this comment.
 const commentForeign = "forwarding was off: stay no router"
 
-// Table is the ruleset as nftables.
-func Table(name string, rules network.Ruleset) nft.Table {
+// forwardPriority is before mangle (-150) and after connection tracking (-200):
+// other tables see the mark.
+var forwardPriority = nftables.ChainPriorityRef(-160)
+
+// Table is the ruleset as nftables; mark is set on what it lets through.
+func Table(name string, mark uint32, rules network.Ruleset) nft.Table {
 	t := nft.Table{
 		Name: name,
 		Sets: append(bridgeSets(rules.Bridges), portmap.Sets(rules.Ports)...),
@@ -102,7 +110,7 @@ func Table(name string, rules network.Ruleset) nft.Table {
 		},
 		{
 			Name: "forward",
-			Hook: &nft.Hook{Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter},
+			Hook: &nft.Hook{Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookForward, Priority: forwardPriority},
 			Rules: []nft.Rule{
 				rule("to containers", `oifname @bridges jump containers`, nft.OIFIn(setBridges, false), nft.Jump("containers")),
 				rule("from containers", `iifname @bridges jump containers`, nft.IIFIn(setBridges, false), nft.Jump("containers")),
@@ -111,15 +119,29 @@ func Table(name string, rules network.Ruleset) nft.Table {
 		{
 			Name: "containers",
 			Rules: []nft.Rule{
-				rule("answers", `ct state established,related accept`,
-					nft.CTState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), nft.Accept()),
-				rule("published ports", `oifname @bridges ct status dnat accept`,
-					nft.OIFIn(setBridges, false), nft.CTTranslated(), nft.Accept()),
-				rule("within a network", `iifname . oifname @icc accept`, nft.PairIn(setICC), nft.Accept()),
+				rule("answers", `ct state established,related goto allowed`,
+					nft.CTState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), nft.Goto("allowed")),
+				rule("published ports", `oifname @bridges ct status dnat goto allowed`,
+					nft.OIFIn(setBridges, false), nft.CTTranslated(), nft.Goto("allowed")),
+				rule("within a network", `iifname . oifname @icc goto allowed`, nft.PairIn(setICC), nft.Goto("allowed")),
 				rule("other networks, direct access from outside", `oifname @bridges drop`,
 					nft.OIFIn(setBridges, false), nft.Drop()),
 				rule("internal networks stay inside", `iifname @internal drop`, nft.IIFIn(setInternal, false), nft.Drop()),
-				rule("from containers to the world", `accept`, nft.Accept()),
+				rule("from containers to the world", `goto allowed`, nft.Goto("allowed")),
+			},
+		},
+		{
+			Name: "allowed",
+			Rules: []nft.Rule{
+				rule("other tables may ask for this bit", fmt.Sprintf("meta mark set meta mark or %#x accept", mark), nft.SetMark(mark, true), nft.Accept()),
+			},
+		},
+		{
+			Name: "postrouting",
+			Hook: &nft.Hook{Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRaw},
+			Rules: []nft.Rule{
+				rule("the bit is nobody's after the forward hook", fmt.Sprintf("meta mark and %#x == %#x meta mark set meta mark and %#x", mark, mark, ^mark),
+					nft.Marked(mark), nft.SetMark(mark, false)),
 			},
 		},
 	}

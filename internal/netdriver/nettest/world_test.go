@@ -139,7 +139,7 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 	must(t, err)
 	e.boxes, err = sandbox.New()
 	must(t, err)
-	e.rules, err = firewall.New(e.name)
+	e.rules, err = firewall.New(firewall.Config{Table: e.name, Dir: e.dir, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	must(t, err)
 	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	e.netd = netd.New(netd.Config{Program: filepath.Join(e.dir, "orlop-netd"), Dir: filepath.Join(e.dir, "netd"), Logger: log})

@@ -74,6 +74,10 @@ lint: need ## golangci-lint and shellcheck
 bench: build test-tools ## times of run and exec beside Debian's docker.io and podman
 	@scripts/bench.sh
 
+.PHONY: bench-runtime
+bench-runtime: build test-tools ## times and CPU of orlop-runtime beside Debian's crun and runc
+	@scripts/bench-runtimes.sh
+
 .PHONY: vm-test
 vm-test: build test-tools ## Debian's own kernel and systemd in qemu: pure cgroup v2, AppArmor
 	@scripts/vm-test.sh

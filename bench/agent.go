@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,13 +21,16 @@ import (
 // request asks an agent for one thing; answer is what came of it.
 type request struct {
 	// Verb is "spawn" (start and keep), "run" (run and time), "ready" (wait for
-	// a socket to answer), "stages" (time the API calls of one run) or "trace"
-	// (start a tracer on every process here but the agent).
-	Verb   string
-	Args   []string
-	Env    []string
-	Socket string
-	Log    string
+	// a socket to answer), "stages" (time the API calls of one run), "many" (start
+	// Count containers, Parallel at a time, and time each start), "memory" (sum up
+	// what every process here but the agent takes) or "trace" (start a tracer on
+	// every process here but the agent).
+	Verb            string
+	Count, Parallel int
+	Args            []string
+	Env             []string
+	Socket          string
+	Log             string
 }
 
 type answer struct {
@@ -97,6 +101,12 @@ func serve(req request) (answer, error) {
 		return answer{}, ready(req.Socket)
 	case "trace":
 		return trace(req)
+	case "many":
+		took, err := many(req)
+		return answer{Stages: took}, err
+	case "memory":
+		list, err := memory()
+		return answer{Stages: list}, err
 	case "stages":
 		stages, err := stages(req.Socket, req.Args)
 		return answer{Stages: stages}, err
@@ -168,6 +178,97 @@ func ready(socket string) error {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// many makes containers and times each start, in the order of their ends.
+func many(req request) ([]stage, error) {
+	client := httpClient(req.Socket)
+	post := func(path string, body any) ([]byte, error) {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://engine/v1.41"+path, bytes.NewReader(data))
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("Content-Type", "application/json")
+		resp, err := client.Do(r)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode >= 300 {
+			err = fmt.Errorf("POST %s: %s: %s", path, resp.Status, bytes.TrimSpace(text))
+		}
+		return text, err
+	}
+	var (
+		mu   sync.Mutex
+		took []stage
+		errs []error
+		wait sync.WaitGroup
+	)
+	turns := make(chan struct{}, req.Parallel)
+	for range req.Count {
+		turns <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-turns }()
+			began := time.Now()
+			data, err := post("/containers/create", map[string]any{"Image": req.Args[0], "Cmd": req.Args[1:]})
+			made := time.Now()
+			var created struct{ ID string }
+			if err == nil {
+				err = json.Unmarshal(data, &created)
+			}
+			if err == nil {
+				_, err = post("/containers/"+created.ID+"/start", nil)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			took = append(took, stage{"create", int64(made.Sub(began))}, stage{"start", int64(time.Since(made))})
+			if err != nil {
+				errs = append(errs, err)
+			}
+		})
+	}
+	wait.Wait()
+	return took, errors.Join(errs...)
+}
+
+// memory is the proportional set size of every process here but the agent and
+// its parents, summed up by the name of the program, in bytes; beside it, as
+// "NAME count", how many there are.
+func memory() ([]stage, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	sum, count := map[string]int64{}, map[string]int64{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == 1 || pid == os.Getpid() {
+			continue
+		}
+		name, err := os.ReadFile("/proc/" + e.Name() + "/comm")
+		rollup, err2 := os.ReadFile("/proc/" + e.Name() + "/smaps_rollup")
+		if err != nil || err2 != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(rollup)) {
+			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+				kb, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+				sum[strings.TrimSpace(string(name))] += kb << 10
+				count[strings.TrimSpace(string(name))]++
+			}
+		}
+	}
+	var all []stage
+	for name, n := range sum {
+		all = append(all, stage{name, n}, stage{name + " count", count[name]})
+	}
+	return all, nil
 }
 
 // stages does what `run --rm` does, call by call over one connection, and times

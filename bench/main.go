@@ -62,6 +62,7 @@ func run() error {
 	flag.StringVar(&c.cache, "cache", "", "cache folder with images and peers")
 	flag.StringVar(&c.top, "top", ".", "the module's root")
 	flag.IntVar(&c.n, "n", 30, "measured runs of each engine")
+	crowd := flag.Int("many", 0, "instead of run and exec, start this many containers, one by one and 8 at a time")
 	names := flag.String("engines", "orlop,docker,podman", "which engines")
 	flag.Parse()
 	for _, p := range []*string{&c.bin, &c.cache, &c.top} {
@@ -85,6 +86,9 @@ func run() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	if *crowd > 0 {
+		return crowds(engines, *crowd)
 	}
 	if err := measure(c, engines); err != nil {
 		return err
@@ -265,6 +269,89 @@ func report(c config, engines []*engine) {
 			line(e, "API "+part, e.parts[part], ours.parts[part])
 		}
 	}
+}
+
+// crowds starts n containers twice, and compares the first with the last ones.
+func crowds(engines []*engine, n int) error {
+	const edge = 10
+	fmt.Printf("%d containers of busybox, bridge network, API create and start, p50 of %d in ms\n\n", n, edge)
+	fmt.Printf("%-8s %-10s %10s %8s %8s %8s %8s %12s\n", "engine", "at a time", "what", "first", "last", "last/first", "all min", "seconds")
+	for _, e := range engines {
+		if e.socket == "" {
+			continue
+		}
+		for _, parallel := range []int{1, 8} {
+			began := time.Now()
+			ans, err := e.ask(request{Verb: "many", Socket: e.socket, Count: n, Parallel: parallel, Args: []string{"busybox", "sleep", "100000"}})
+			if err != nil {
+				return fmt.Errorf("%s: %w", e.name, err)
+			}
+			took := time.Since(began)
+			for _, what := range []string{"create", "start"} {
+				var d []time.Duration
+				for _, s := range ans.Stages {
+					if s.Name == what {
+						d = append(d, time.Duration(s.Nanos))
+					}
+				}
+				// Alone the first ones warm everything up, which has nothing to do with how many there are.
+				first, last := at(d[edge:2*edge], 0.5), at(d[len(d)-edge:], 0.5)
+				fmt.Printf("%-8s %-10d %10s %8s %8s %10.2f %8s %12.1f\n", e.name, parallel, what, ms(first), ms(last), float64(last)/float64(first), ms(at(d, 0)), took.Seconds())
+			}
+			if parallel == 1 {
+				time.Sleep(5 * time.Second) // monitors give memory back when idle
+				if err := printMemory(e, n); err != nil {
+					return err
+				}
+			}
+			if err := removeAll(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func printMemory(e *engine, n int) error {
+	ans, err := e.ask(request{Verb: "memory"})
+	if err != nil {
+		return err
+	}
+	sum, count := map[string]int64{}, map[string]int64{}
+	for _, s := range ans.Stages {
+		if name, ok := strings.CutSuffix(s.Name, " count"); ok {
+			count[name] = s.Nanos
+		} else {
+			sum[s.Name] = s.Nanos
+		}
+	}
+	var total int64
+	for name, b := range sum {
+		if name == "sleep" {
+			continue // the application's own
+		}
+		total += b
+		fmt.Printf("%-8s memory: %5d × %-16s %8.2f MB PSS\n", e.name, count[name], name, float64(b)/1e6)
+	}
+	fmt.Printf("%-8s memory per container, all of the engine's processes: %.2f MB PSS\n", e.name, float64(total)/1e6/float64(n))
+	return nil
+}
+
+func removeAll(e *engine) error {
+	ans, err := e.client1("ps", "-aq")
+	if err != nil {
+		return err
+	}
+	ids := strings.Fields(ans.Output)
+	const batch = 50
+	for len(ids) > 0 {
+		k := min(batch, len(ids))
+		if _, err := e.client1(append([]string{"rm", "-f"}, ids[:k]...)...); err != nil {
+			return err
+		}
+		ids = ids[k:]
+	}
+	return nil
 }
 
 // tracedCalls is what is counted of one run.

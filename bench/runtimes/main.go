@@ -12,6 +12,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -79,7 +80,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	bundle, idle := filepath.Join(dir, "bundle"), filepath.Join(dir, "idle")
 	if err := makeBundle(bundle, box, c.cgroup+"/run", "true"); err != nil {
 		return err
@@ -207,9 +208,9 @@ func (r *runtime) call(args ...string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(log.Name())
+	defer func() { _ = os.Remove(log.Name()) }()
 	defer log.Close()
-	cmd := exec.Command(r.path, append([]string{"--root", r.root}, args...)...)
+	cmd := exec.CommandContext(context.Background(), r.path, append([]string{"--root", r.root}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, log, log
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(log.Name())

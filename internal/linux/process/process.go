@@ -44,6 +44,10 @@ type Write struct {
 type Command struct {
 	// Exe is executed by descriptor, so it needs no path in the child's root.
 	Exe *os.File
+	// Calls are performed instead of executing Exe, which, with Args and Env, is
+	// not used then. They belong to one Start; New may not have user and time
+	// namespaces.
+	Calls *Calls
 	// Args includes the program's name. Env is complete.
 	Args, Env []string
 	// Files become descriptors 0, 1, …; nil is closed. Every other descriptor
@@ -74,9 +78,14 @@ type Process struct {
 	PidFD *os.File
 
 	prog   *program
+	calls  *running // or nil
 	exec   *os.File // EOF when the child's execve succeeded or it died
 	exeEnd bool
+	failed []*StepError
 }
+
+// Failures are the steps of Calls that were watched and failed, after Started.
+func (p *Process) Failures() []*StepError { return p.failed }
 
 // needsFork reports whether the child must be made in two steps: a joined pid
 // or time namespace holds only for children, and a new user namespace takes
@@ -104,6 +113,9 @@ func (c *Command) usesTime() bool {
 // Start makes the child and returns while it is on its way to its execve:
 // Started tells how that ended. A child whose Start failed is gone.
 func (c *Command) Start() (*Process, error) {
+	if c.Calls != nil {
+		return c.startCalls()
+	}
 	size := 0
 	for _, s := range c.Args {
 		size += len(s) + 16
@@ -313,11 +325,24 @@ func (p *Process) Started() error {
 		return fmt.Errorf("start child: %w", err)
 	}
 	failure := p.prog.failure()
-	p.prog.free()
+	if failure == nil && p.calls != nil {
+		failure = p.calls.outcome()
+		p.failed = p.calls.failures()
+	}
+	p.release()
 	if failure != nil {
 		p.reap()
 	}
 	return failure
+}
+
+// release frees what only the start needed.
+func (p *Process) release() {
+	_ = p.exec.Close()
+	p.prog.free()
+	if p.calls != nil {
+		_ = p.calls.mem.Close()
+	}
 }
 
 // destroy kills and reaps a child that is still running its program.

@@ -345,3 +345,157 @@ func BenchmarkStartToExec(b *testing.B) {
 		})
 	}
 }
+
+// callsTo are the steps that execute our test binary as "child".
+func callsTo(t *testing.T, files int) *process.Calls {
+	t.Helper()
+	l := process.NewCalls(files)
+	exe := l.File(sealed(t))
+	l.Add("exec child", unix.SYS_EXECVEAT, exe, l.Str(""), l.Strs([]string{"stage", "child"}), l.Strs([]string{"A=1"}), unix.AT_EMPTY_PATH)
+	return l
+}
+
+// runCalls starts a child that performs l and returns what it printed.
+func runCalls(t *testing.T, c process.Command) (string, error) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	null, err := process.Null()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	c.Files = []*os.File{null, w, null}
+	p, err := c.Start()
+	_ = w.Close()
+	if err != nil {
+		return "", err
+	}
+	if err := p.Started(); err != nil {
+		return "", err
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(p.Pid, &ws, 0, nil); err != nil || ws != 0 {
+		t.Errorf("wait: %v, status %d", err, ws)
+	}
+	_ = p.PidFD.Close()
+	return string(out), nil
+}
+
+func TestCallsArePerformedInAnAddressSpaceOfTheirOwn(t *testing.T) {
+	out, err := runCalls(t, process.Command{Calls: callsTo(t, 3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "SigBlk:\t0000000000000000") {
+		t.Errorf("signals are blocked:\n%s", out)
+	}
+}
+
+func TestACallThatFailsIsNamed(t *testing.T) {
+	l := process.NewCalls(3)
+	l.Add("look for nothing", unix.SYS_CHDIR, l.Str("/nowhere")).Optional()
+	l.Add("go nowhere", unix.SYS_CHDIR, l.Str("/nowhere"))
+	_, err := runCalls(t, process.Command{Calls: l})
+	var step *process.StepError
+	if !errors.As(err, &step) || step.Step != "go nowhere" || step.Errno != unix.ENOENT {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestACallIsSkippedByTheResultOfAnother(t *testing.T) {
+	l := process.NewCalls(3)
+	first := l.Add("go nowhere", unix.SYS_CHDIR, l.Str("/nowhere")).Optional()
+	missing := -int64(unix.ENOENT)
+	l.SkipIfResult(first, ^uintptr(0), uintptr(missing), 1)
+	l.Add("never done", unix.SYS_CHDIR, l.Str("/nowhere"))
+	l.SkipIfResult(first, ^uintptr(0), 0, 1)
+	l.Add("done", unix.SYS_CHDIR, l.Str("/nowhere"))
+	_, err := runCalls(t, process.Command{Calls: l})
+	var step *process.StepError
+	if !errors.As(err, &step) || step.Step != "done" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAChildKilledBetweenItsCallsDidNotStart(t *testing.T) {
+	c := process.Command{Calls: process.NewCalls(3)}
+	null, err := process.Null()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	c.Calls.Add("wait", unix.SYS_READ, 0, c.Calls.Bytes(make([]byte, 8)), 1)
+	c.Calls.Add("exec", unix.SYS_EXECVE, c.Calls.Str("/nowhere"), 0, 0)
+	c.Files = []*os.File{r, null, null}
+	p, err := c.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Started(); err == nil || !strings.Contains(err.Error(), `killed at step`) && !strings.Contains(err.Error(), "before its first step") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestCallsJoinNamespaces(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	// A child that waits in new namespaces, and one that joins it.
+	null, err := process.Null()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	const namespaces = unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWNET
+	hold := process.NewCalls(3)
+	hold.Add("wait", unix.SYS_READ, 0, hold.Bytes(make([]byte, 8)), 1)
+	hold.Add("exit", unix.SYS_EXIT_GROUP, 0)
+	first := process.Command{Calls: hold, New: namespaces, Files: []*os.File{r, null, null}}
+	p, err := first.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = unix.Kill(p.Pid, unix.SIGKILL)
+		_ = p.Started()
+	}()
+	out, err := runCalls(t, process.Command{Calls: callsTo(t, 3), Join: []process.Join{{NS: p.PidFD, Type: namespaces}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range []string{"pid", "uts", "net"} {
+		want, err := os.Readlink("/proc/" + strconv.Itoa(p.Pid) + "/ns/" + ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ns == "pid" && strings.Contains(out, "pid=\n") {
+			continue // /proc is that of another pid namespace
+		}
+		if !strings.Contains(out, ns+"="+want+"\n") {
+			t.Errorf("%s namespace is not %s:\n%s", ns, want, out)
+		}
+	}
+}

@@ -98,8 +98,7 @@ func Apply(pid int, limits []specs.POSIXRlimit) (warnings []string, err error) {
 			// CAP_SYS_RESOURCE; what we have is below it by definition.
 			want = unix.Rlimit{Cur: min(l.Soft, have.Max), Max: min(l.Hard, have.Max)}
 			if err = unix.Prlimit(pid, r, &want, nil); err == nil {
-				warnings = append(warnings, fmt.Sprintf("resource limit %s=%s:%s is above this process's own hard limit: set to %s:%s",
-					l.Type, value(l.Soft), value(l.Hard), value(want.Cur), value(want.Max)))
+				warnings = append(warnings, clipped(l, want))
 			}
 		}
 		if err != nil {
@@ -107,6 +106,42 @@ func Apply(pid int, limits []specs.POSIXRlimit) (warnings []string, err error) {
 		}
 	}
 	return warnings, nil
+}
+
+// Limit is what prlimit(2) takes.
+type Limit struct {
+	Resource int
+	unix.Rlimit
+}
+
+// Plan is what Apply would set for a child of the caller, clipped for a caller
+// without CAP_SYS_RESOURCE (raise false), with the same warnings.
+func Plan(limits []specs.POSIXRlimit, raise bool) (plan []Limit, warnings []string, err error) {
+	if err := Check(limits); err != nil {
+		return nil, nil, err
+	}
+	for _, l := range limits {
+		r, err := Parse(l.Type)
+		if err != nil {
+			return nil, nil, err
+		}
+		want := unix.Rlimit{Cur: l.Soft, Max: l.Hard}
+		var have unix.Rlimit
+		if err := unix.Prlimit(0, r, nil, &have); err != nil {
+			return nil, nil, fmt.Errorf("read resource limit %s: %w", l.Type, err)
+		}
+		if !raise && l.Hard > have.Max {
+			want = unix.Rlimit{Cur: min(l.Soft, have.Max), Max: have.Max}
+			warnings = append(warnings, clipped(l, want))
+		}
+		plan = append(plan, Limit{r, want})
+	}
+	return plan, warnings, nil
+}
+
+func clipped(l specs.POSIXRlimit, to unix.Rlimit) string {
+	return fmt.Sprintf("resource limit %s=%s:%s is above this process's own hard limit: set to %s:%s",
+		l.Type, value(l.Soft), value(l.Hard), value(to.Cur), value(to.Max))
 }
 
 func value(v uint64) string {

@@ -79,6 +79,17 @@ func (f *Filter) attach(flags uint32) (uintptr, error) {
 	return r, nil
 }
 
+// Raw is what seccomp(2) takes: flags and the instructions, 8 bytes each.
+func (f *Filter) Raw() (flags uint32, instructions []byte) {
+	b := make([]byte, 0, 8*len(f.prog))
+	for _, i := range f.prog {
+		b = binary.NativeEndian.AppendUint16(b, i.Code)
+		b = append(b, i.Jt, i.Jf)
+		b = binary.NativeEndian.AppendUint32(b, i.K)
+	}
+	return f.flags, b
+}
+
 // The form of MarshalBinary: magic, flags, notify, count, then the
 // instructions as the kernel takes them, all little-endian.
 const (

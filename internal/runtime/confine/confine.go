@@ -21,6 +21,7 @@ import (
 // Confinement is what Final still has to do after User.
 type Confinement struct {
 	caps    capability.State
+	have    capability.State // before
 	filter  *seccomp.Filter
 	noNew   bool
 	warning string
@@ -29,11 +30,17 @@ type Confinement struct {
 // New prepares the confinement of p; filter is a compiled seccomp profile in
 // its binary form, or nil.
 func New(p *specs.Process, filter []byte) (*Confinement, error) {
-	c := &Confinement{noNew: p.NoNewPrivileges}
 	have, err := capability.Current()
 	if err != nil {
 		return nil, fmt.Errorf("read capabilities: %w", err)
 	}
+	return NewFor(have, p, filter)
+}
+
+// NewFor is New for a thread that has these capabilities.
+func NewFor(have capability.State, p *specs.Process, filter []byte) (*Confinement, error) {
+	c := &Confinement{noNew: p.NoNewPrivileges, have: have}
+	var err error
 	want, unknown := capability.FromSpec(p.Capabilities)
 	if len(unknown) > 0 {
 		c.warning = fmt.Sprintf("capabilities %v are unknown and left out", unknown)

@@ -314,8 +314,13 @@ func homeOf(uid uint32) string {
 	if err != nil {
 		return "/"
 	}
+	return homeFrom(string(body), uid)
+}
+
+// homeFrom finds the home of a user in a passwd file, "/" for one it does not have.
+func homeFrom(passwd string, uid uint32) string {
 	want := strconv.FormatUint(uint64(uid), 10)
-	for line := range strings.SplitSeq(string(body), "\n") {
+	for line := range strings.SplitSeq(passwd, "\n") {
 		// name:password:uid:gid:comment:home:shell (passwd(5))
 		if f := strings.Split(line, ":"); len(f) >= 6 && f[2] == want {
 			return f[5]

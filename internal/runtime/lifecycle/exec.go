@@ -47,13 +47,24 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 	}
 	x := &execution{ExecOptions: o, c: c}
 	defer x.release()
+	if status == specs.StateRunning {
+		if err := x.direct(ctx); err == nil {
+			return x.process(), nil
+		} else if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
 	for _, step := range []func(context.Context) error{x.start, x.configure, x.talk, x.finish} {
 		if err := step(ctx); err != nil {
 			x.kill()
 			return nil, err
 		}
 	}
-	return &Process{pid: x.proc.Pid, start: x.startTime, pidfd: x.proc.PidFD, console: x.console, cgroup: x.sub}, nil
+	return x.process(), nil
+}
+
+func (x *execution) process() *Process {
+	return &Process{pid: x.proc.Pid, start: x.startTime, pidfd: x.proc.PidFD, console: x.console, cgroup: x.sub}
 }
 
 // execution is an Exec under way.
@@ -116,13 +127,7 @@ func (x *execution) start(ctx context.Context) error {
 		return errdefs.ErrFailedPrecondition.WithMessage("cannot exec in a stopped container")
 	}
 	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv()}
-	var flags uintptr
-	for _, ns := range c.spec.Linux.Namespaces {
-		flag, _ := bundle.CloneFlag(ns.Type)
-		flags |= flag
-		cmd.RootInUser = cmd.RootInUser || ns.Type == specs.UserNamespace
-	}
-	cmd.Join = []process.Join{{NS: target, Type: flags}}
+	x.namespaces(cmd, target)
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return err
@@ -156,6 +161,17 @@ func (x *execution) start(ctx context.Context) error {
 		return c.startError(err)
 	}
 	return nil
+}
+
+// namespaces joins those of the container.
+func (x *execution) namespaces(cmd *process.Command, target *os.File) {
+	var flags uintptr
+	for _, ns := range x.c.spec.Linux.Namespaces {
+		flag, _ := bundle.CloneFlag(ns.Type)
+		flags |= flag
+		cmd.RootInUser = cmd.RootInUser || ns.Type == specs.UserNamespace
+	}
+	cmd.Join = []process.Join{{NS: target, Type: flags}}
 }
 
 // startError is what a failed start means: when the container ended meanwhile,
@@ -199,11 +215,33 @@ func (x *execution) group(ctx context.Context, cmd *process.Command) error {
 }
 
 func (x *execution) configure(context.Context) error {
-	c, p := x.c, *x.Process
-	st, err := pidfd.ReadStat(x.proc.Pid)
-	if err == nil {
+	if st, err := pidfd.ReadStat(x.proc.Pid); err == nil {
 		x.startTime = st.Start
 	}
+	config, err := x.config()
+	if err != nil {
+		return err
+	}
+	if err := parentLimits(x.proc.Pid, config.Process, config.UserNS, x.Logger); err != nil {
+		return err
+	}
+	fds := make([]int, len(x.join))
+	for i, f := range x.join {
+		fds[i] = int(f.Fd())
+	}
+	body, err := config.Encode()
+	if err != nil {
+		return err
+	}
+	if err := x.conv.conn.Send(initproc.Configure, body, fds...); err != nil {
+		return x.died(err)
+	}
+	return nil
+}
+
+// config is what the process has to become.
+func (x *execution) config() (*initproc.Config, error) {
+	c, p := x.c, *x.Process
 	own := c.spec.Process
 	if own != nil {
 		if p.Capabilities == nil {
@@ -223,10 +261,7 @@ func (x *execution) configure(context.Context) error {
 		}
 	}
 	user, _ := bundle.Namespace(c.spec, specs.UserNamespace)
-	if err := parentLimits(x.proc.Pid, &p, user, x.Logger); err != nil {
-		return err
-	}
-	config := initproc.Config{
+	config := &initproc.Config{
 		Exec: true, ID: c.saved.ID, Process: &p, Extra: len(x.ExtraFiles), Root: -1, Gate: -1, NoNewKeyring: x.NoNewKeyring,
 		UserNS: user, DenySetgroups: user && os.Geteuid() != 0,
 		Rare: initproc.Rare{
@@ -235,21 +270,9 @@ func (x *execution) configure(context.Context) error {
 			Scheduler: p.Scheduler, IOPriority: p.IOPriority, ExecCPUAffinity: p.ExecCPUAffinity,
 		},
 	}
-	if config.Seccomp, err = c.filter(); err != nil {
-		return err
-	}
-	fds := make([]int, len(x.join))
-	for i, f := range x.join {
-		fds[i] = int(f.Fd())
-	}
-	body, err := config.Encode()
-	if err != nil {
-		return err
-	}
-	if err := x.conv.conn.Send(initproc.Configure, body, fds...); err != nil {
-		return x.died(err)
-	}
-	return nil
+	var err error
+	config.Seccomp, err = c.filter()
+	return config, err
 }
 
 // filter is the container's compiled seccomp profile, nil when it has none.

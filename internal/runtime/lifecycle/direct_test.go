@@ -1,0 +1,138 @@
+package lifecycle_test
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/orlop/orlop/internal/linux/seccomp"
+	"github.com/orlop/orlop/internal/runtime/lifecycle"
+)
+
+// tell prints everything about a process that its start decides.
+const tell = `grep -v -e ^Pid -e ^PPid -e ^Name -e ^Vm -e ^Rss -e ^Ngid -e ^Tgid -e ^NS -e ctxt_switches -e ^HugetlbPages -e ^SigQ -e ^untag -e _allowed /proc/self/status
+pwd; env; cat /proc/self/limits /proc/self/oom_score_adj /proc/self/cgroup /proc/self/uid_map
+cat /proc/self/attr/current; ls /proc/self/fd
+for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done
+id; cat /proc/keys`
+
+// printed runs an exec to its end.
+func printed(t *testing.T, c *lifecycle.Container, o lifecycle.ExecOptions) string {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	o.Stdout, o.Stderr = w, w
+	x, err := c.Exec(context.Background(), o)
+	_ = w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := x.Wait(); err != nil || st.Signal != 0 {
+		t.Errorf("ended with %+v, %v:\n%s", st, err, out)
+	}
+	return string(out)
+}
+
+// An exec is the same process whether a stage of ours prepared it or a list of
+// system calls did.
+func TestAnExecWithoutStageIsTheSame(t *testing.T) {
+	caps := []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_NET_BIND_SERVICE"}
+	umask := uint32(0o27)
+	oom := 500
+	for name, edit := range map[string]func(*specs.Spec, *specs.Process){
+		"root":              func(*specs.Spec, *specs.Process) {},
+		"user of passwd":    func(_ *specs.Spec, p *specs.Process) { p.User.UID, p.User.GID = 33, 33 },
+		"user of nothing":   func(_ *specs.Spec, p *specs.Process) { p.User.UID, p.User.AdditionalGids = 4711, []uint32{7, 8} },
+		"no new privileges": func(_ *specs.Spec, p *specs.Process) { p.NoNewPrivileges, p.User.UID = true, 33 },
+		"ambient": func(_ *specs.Spec, p *specs.Process) {
+			p.User.UID = 33
+			p.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps, Inheritable: caps[:2], Ambient: caps[:2]}
+		},
+		"no capabilities":  func(_ *specs.Spec, p *specs.Process) { p.Capabilities = &specs.LinuxCapabilities{} },
+		"all capabilities": func(s *specs.Spec, p *specs.Process) { p.Capabilities = s.Process.Capabilities },
+		"limits and folder": func(_ *specs.Spec, p *specs.Process) {
+			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}, {Type: "RLIMIT_CORE", Soft: 0, Hard: 1}}
+			p.Cwd, p.User.Umask, p.OOMScoreAdj = "/tmp", &umask, &oom
+			p.Env = append(p.Env, "HOME=/elsewhere")
+		},
+		"folder that only root enters": func(_ *specs.Spec, p *specs.Process) { p.Cwd, p.User.UID = "/secret", 33 },
+		"filter": func(s *specs.Spec, p *specs.Process) {
+			profile, err := seccomp.DefaultProfile(caps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Linux.Seccomp = profile
+			p.User.UID = 33
+		},
+		"filter without new privileges": func(s *specs.Spec, p *specs.Process) {
+			profile, err := seccomp.DefaultProfile(caps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Linux.Seccomp, p.NoNewPrivileges = profile, true
+		},
+		"user namespace": func(s *specs.Spec, p *specs.Process) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+			p.User.UID, p.User.AdditionalGids = 33, []uint32{7}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t).sh("sleep 1000")
+			if err := os.Mkdir(filepath.Join(s.bundle, "rootfs", "secret"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			p := process(tell)
+			edit(s.spec, p)
+			c := s.start(s.options())
+			// A stage would have to be executed from this.
+			null, err := os.Open("/dev/null")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer null.Close()
+			direct := printed(t, c, lifecycle.ExecOptions{Process: p, Executable: null})
+			staged := *p
+			// Priorities are set by stages only; this one is the default.
+			staged.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 4}
+			if diff := cmp.Diff(printed(t, c, lifecycle.ExecOptions{Process: &staged}), direct); diff != "" {
+				t.Errorf("with a stage (-) and without one (+):\n%s", diff)
+			}
+			want(t, direct, "Seccomp:", "PATH=/bin", "CapBnd")
+		})
+	}
+}
+
+// A current folder outside of the root is refused without a stage too
+// (CVE-2024-21626): the descriptor is one of those the exec inherits.
+func TestAnExecDoesNotBeginOutsideOfTheRoot(t *testing.T) {
+	s := newSandbox(t).sh("sleep 1000")
+	c := s.start(s.options())
+	host, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	for _, cwd := range []string{"/proc/self/fd/3", "/proc/self/fd/4", "/proc/self/fd/5", "/proc/self/fd/6", "/proc/self/fd/7"} {
+		p := process("pwd; ls")
+		p.Cwd = cwd
+		if x, err := c.Exec(context.Background(), lifecycle.ExecOptions{Process: p, ExtraFiles: []*os.File{host}}); err == nil {
+			_, _ = x.Wait()
+			t.Errorf("%s was entered", cwd)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	containertypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -59,6 +60,22 @@ func (n containerNetworks) Restore(ctx context.Context, live []containers.LiveSa
 		out[i] = networks.LiveSandbox(l)
 	}
 	return n.s.Restore(ctx, out)
+}
+
+func (n containerNetworks) Resolve(ctx context.Context, ref string, mode containertypes.NetworkMode, others []string, ask *networktypes.EndpointSettings) (string, error) {
+	return n.s.Resolve(ctx, ref, mode, others, ask)
+}
+
+func (n containerNetworks) Connect(ctx context.Context, req containers.SandboxRequest, ref string, ask *networktypes.EndpointSettings) (network.Change, error) {
+	return n.s.Connect(ctx, networks.SandboxRequest(req), ref, ask)
+}
+
+func (n containerNetworks) Disconnect(ctx context.Context, req containers.SandboxRequest, ref string) (network.Change, error) {
+	return n.s.Disconnect(ctx, networks.SandboxRequest(req), ref)
+}
+
+func (n containerNetworks) Rename(ctx context.Context, req containers.SandboxRequest) (network.Attachment, error) {
+	return n.s.Rename(ctx, networks.SandboxRequest(req))
 }
 
 func (n containerNetworks) Settings(id string) *containertypes.NetworkSettings {

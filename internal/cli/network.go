@@ -19,6 +19,9 @@ import (
 // networkGroup is `network`.
 func (a *app) networkGroup() *cobra.Command {
 	return a.group("network", "Manage networks", []entry{
+		{"connect", nil, (*app).networkConnectCommand},
+		{"create", nil, (*app).networkCreateCommand},
+		{"disconnect", nil, (*app).networkDisconnectCommand},
 		{"inspect", nil, (*app).networkInspectCommand},
 		{"ls", []string{"list"}, (*app).networkListCommand},
 		{"prune", nil, (*app).networkPruneCommand},
@@ -142,6 +145,10 @@ func (r *networkRow) Labels() string        { return labelText(r.n.Labels) }
 func (r *networkRow) Label(k string) string { return r.n.Labels[k] }
 func (r *networkRow) CreatedAt() string     { return r.n.Created.String() }
 
+// ingressWarning is asked before the routing mesh of a cluster is removed.
+const ingressWarning = "WARNING! Before removing the routing-mesh network, make sure all the nodes in your swarm run the same docker engine version. " +
+	"Otherwise, removal may not be effective and functionality of newly create ingress networks will be impaired.\nAre you sure you want to continue?"
+
 func (a *app) networkRemoveCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
@@ -158,7 +165,15 @@ func (a *app) networkRemoveCommand() *cobra.Command {
 			}
 			failed := false
 			for _, name := range args {
-				_, err := api.NetworkRemove(cmd.Context(), name, client.NetworkRemoveOptions{})
+				info, err := api.NetworkInspect(cmd.Context(), name, client.NetworkInspectOptions{})
+				if err == nil && info.Network.Ingress {
+					if err := a.confirm(cmd.Context(), ingressWarning); errors.As(err, &declined{}) {
+						continue
+					} else if err != nil {
+						return err
+					}
+				}
+				_, err = api.NetworkRemove(cmd.Context(), name, client.NetworkRemoveOptions{})
 				switch {
 				case err == nil:
 					fmt.Fprintln(a.stdout, name)

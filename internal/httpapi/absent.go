@@ -30,16 +30,11 @@ func (a *API) noPlugin(_ *answer, r *request) error {
 }
 
 // nothingToPrune answers for kinds of objects of which there can be none yet
-// (networks of users, build cache), so that pruning everything goes on with the
-// others.
+// (build cache), so that pruning everything goes on with the others.
 func (a *API) nothingToPrune(w *answer, r *request) error {
 	if _, err := r.filters(); err != nil {
 		return err
 	}
-	report := map[string]any{"NetworksDeleted": nil}
-	if r.route.Operation == "BuildPrune" {
-		report = map[string]any{"CachesDeleted": nil, "SpaceReclaimed": 0}
-	}
-	a.writeJSON(w, http.StatusOK, report)
+	a.writeJSON(w, http.StatusOK, map[string]any{"CachesDeleted": nil, "SpaceReclaimed": 0})
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	containertypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"github.com/orlop/orlop/internal/engine/containers"
 )
@@ -30,6 +31,8 @@ type Containers interface {
 	Resize(ctx context.Context, ref string, height, width uint) error
 	Top(ctx context.Context, ref, psArgs string) (containertypes.TopResponse, error)
 	Prune(ctx context.Context, filters map[string][]string) (containertypes.PruneReport, error)
+	ConnectNetwork(ctx context.Context, ref, network string, ask *networktypes.EndpointSettings) error
+	DisconnectNetwork(ctx context.Context, ref, network string, force bool) error
 	Update(ctx context.Context, ref string, req containertypes.UpdateConfig) (containertypes.UpdateResponse, error)
 	Changes(ctx context.Context, ref string) ([]containertypes.FilesystemChange, error)
 	Export(ctx context.Context, ref string, w io.Writer) error

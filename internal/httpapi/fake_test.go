@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"iter"
 	"net/http/httptest"
@@ -35,6 +36,11 @@ import (
 func unknown(kind, ref string) error {
 	return errdefs.ErrNotFound.WithMessage("No such " + kind + ": " + ref)
 }
+
+func (*fakeContainers) ConnectNetwork(context.Context, string, string, *networktypes.EndpointSettings) error {
+	return nil
+}
+func (*fakeContainers) DisconnectNetwork(context.Context, string, string, bool) error { return nil }
 
 type fakeContainers struct {
 	created containers.CreateOptions
@@ -298,6 +304,16 @@ type fakeNetworks struct{}
 
 func (fakeNetworks) List(context.Context, networks.ListOptions) ([]networktypes.Summary, error) {
 	return []networktypes.Summary{{Network: networktypes.Network{Name: "bridge", ID: "n1", Scope: "local"}}}, nil
+}
+func (fakeNetworks) Create(_ context.Context, req networktypes.CreateRequest, _ json.RawMessage) (networktypes.CreateResponse, error) {
+	if req.EnableIPv4 != nil && !*req.EnableIPv4 {
+		return networktypes.CreateResponse{ID: "ipv6only"}, nil
+	}
+	return networktypes.CreateResponse{ID: "n2"}, nil
+}
+func (fakeNetworks) Remove(context.Context, string) error { return nil }
+func (fakeNetworks) Prune(context.Context, map[string][]string) (networktypes.PruneReport, error) {
+	return networktypes.PruneReport{}, nil
 }
 func (fakeNetworks) Inspect(_ context.Context, ref string) (networktypes.Inspect, error) {
 	if ref != "bridge" && ref != "n1" {

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -14,6 +16,9 @@ import (
 type Networks interface {
 	List(ctx context.Context, opts networks.ListOptions) ([]networktypes.Summary, error)
 	Inspect(ctx context.Context, ref string) (networktypes.Inspect, error)
+	Create(ctx context.Context, req networktypes.CreateRequest, raw json.RawMessage) (networktypes.CreateResponse, error)
+	Remove(ctx context.Context, ref string) error
+	Prune(ctx context.Context, filters map[string][]string) (networktypes.PruneReport, error)
 }
 
 func (a *API) networkList(w *answer, r *request) error {
@@ -36,13 +41,22 @@ func (a *API) networkList(w *answer, r *request) error {
 		if err != nil {
 			return err
 		}
-		full = append(full, inspect)
+		full = append(full, compatNetworkInspect(r, inspect))
 	}
 	a.writeJSON(w, http.StatusOK, full)
 	return nil
 }
 
+// compatNetworkInspect shapes a network for the client's version.
+func compatNetworkInspect(r *request, n networktypes.Inspect) networktypes.Inspect {
+	if r.before(52) {
+		n.Status = nil
+	}
+	return n
+}
+
 func (a *API) networkInspect(w *answer, r *request) error {
+	// Verbose adds the services of a cluster's network, of which there are none.
 	if v := r.query("verbose"); v != "" {
 		if _, err := strconv.ParseBool(v); err != nil {
 			return invalid("invalid value for verbose: " + v + ": " + err.Error())
@@ -55,9 +69,59 @@ func (a *API) networkInspect(w *answer, r *request) error {
 	if scope := r.query("scope"); scope != "" && scope != inspect.Scope {
 		return notFound("network " + r.name() + " not found")
 	}
-	if r.before(52) {
-		inspect.Status = nil
+	a.writeJSON(w, http.StatusOK, compatNetworkInspect(r, inspect))
+	return nil
+}
+
+// body reads the JSON document of a request, and returns its bytes as they came.
+func (r *request) body(out any) (json.RawMessage, error) {
+	if err := r.checkJSON(); err != nil {
+		return nil, err
 	}
-	a.writeJSON(w, http.StatusOK, inspect)
+	raw, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, r.badJSON(err)
+	}
+	if len(raw) == 0 {
+		return nil, invalid("invalid JSON: got EOF while reading request body")
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return nil, r.badJSON(err)
+	}
+	return raw, nil
+}
+
+func (a *API) networkCreate(w *answer, r *request) error {
+	var req networktypes.CreateRequest
+	raw, err := r.body(&req)
+	if err != nil {
+		return err
+	}
+	if r.before(48) && req.EnableIPv4 != nil {
+		req.EnableIPv4 = nil
+		raw = nil // as it is meant
+	}
+	resp, err := a.cfg.Networks.Create(r.Context(), req, raw)
+	if err != nil {
+		return err
+	}
+	a.writeJSON(w, http.StatusCreated, resp)
+	return nil
+}
+
+func (a *API) networkDelete(w *answer, r *request) error {
+	return done(w, a.cfg.Networks.Remove(r.Context(), r.name()))
+}
+
+func (a *API) networkPrune(w *answer, r *request) error {
+	filters, err := r.filters()
+	if err != nil {
+		return err
+	}
+	report, err := a.cfg.Networks.Prune(r.Context(), filters)
+	if err != nil {
+		return err
+	}
+	a.writeJSON(w, http.StatusOK, report)
 	return nil
 }

@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	containertypes "github.com/moby/moby/api/types/container"
@@ -27,10 +28,14 @@ type Saved struct {
 	Platform      ocispec.Platform    `json:"platform"`
 	// Config and HostConfig are the request merged with the image and the
 	// daemon's defaults of that day: what inspect shows.
-	Config     *containertypes.Config               `json:"config"`
-	HostConfig *containertypes.HostConfig           `json:"hostConfig"`
-	Endpoints  map[string]*network.EndpointSettings `json:"endpoints,omitempty"`
-	Mounts     []Mount                              `json:"mounts,omitempty"`
+	Config     *containertypes.Config     `json:"config"`
+	HostConfig *containertypes.HostConfig `json:"hostConfig"`
+	// Endpoints are the networks it is on, by their names; nil, in records of
+	// older releases, is the network of its mode.
+	Endpoints map[string]*network.EndpointSettings `json:"endpoints"`
+	// Addresses that it had in its last run: it gets them again if they are free.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Mounts    []Mount      `json:"mounts,omitempty"`
 
 	// StartedAt and FinishedAt are zero when that did not happen yet.
 	StartedAt  time.Time `json:"startedAt,omitzero"`
@@ -90,7 +95,7 @@ func (s *Saved) UnmarshalJSON(data []byte) error {
 
 // savedKeys are the keys of Saved; a test holds them against its tags.
 var savedKeys = []string{
-	"state", "created", "image", "imageManifest", "platform", "config", "hostConfig", "endpoints", "mounts",
+	"state", "created", "image", "imageManifest", "platform", "config", "hostConfig", "endpoints", "addresses", "mounts",
 	"startedAt", "finishedAt", "exitCode", "error", "oomKilled", "restartCount", "manuallyStopped",
 }
 

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"math"
 	"net/netip"
 
 	"github.com/containerd/errdefs"
@@ -65,6 +66,9 @@ func NewAddresses(subnet, rng netip.Prefix, reserve ...netip.Addr) *Addresses {
 // Subnet returns the subnet the addresses belong to.
 func (a *Addresses) Subnet() netip.Prefix { return a.subnet }
 
+// Range is the part of the subnet that Allocate draws from.
+func (a *Addresses) Range() netip.Prefix { return a.rng }
+
 // Allocate takes the lowest free address. ErrNoAddresses; ErrAddressesDrained
 // when waiting for the kernel would free some.
 func (a *Addresses) Allocate() (netip.Addr, error) {
@@ -126,6 +130,21 @@ func (a *Addresses) Release(addr netip.Addr) {
 	if a.rng.Contains(addr) && (!a.low.IsValid() || addr.Less(a.low)) {
 		a.low = addr
 	}
+}
+
+// Available counts the addresses that Allocate could give out, at most 2⁶⁴-1.
+func (a *Addresses) Available() uint64 {
+	bits := a.rng.Addr().BitLen() - a.rng.Bits()
+	all := uint64(math.MaxUint64)
+	if bits < 64 {
+		all = 1 << bits
+	}
+	for addr := range a.used {
+		if a.rng.Contains(addr) {
+			all--
+		}
+	}
+	return all
 }
 
 // InUse counts the addresses that cannot be given out, the reserved ones too.

@@ -25,6 +25,18 @@ type Attachment struct {
 	Exposed []string `json:"exposed,omitempty"`
 }
 
+// Change is what connecting or disconnecting a running container changed.
+type Change struct {
+	Attachment Attachment
+	// Removed and Added are addresses that its /etc/hosts names; HostName is
+	// what it is called there.
+	Removed, Added []netip.Addr
+	HostName       string
+	// ResolvConf replaces /etc/resolv.conf if that is still ResolvConfBefore:
+	// nobody has edited it. nil leaves it.
+	ResolvConf, ResolvConfBefore []byte
+}
+
 // Addrs are the addresses of all endpoints, in their order.
 func (a Attachment) Addrs() []netip.Addr {
 	var out []netip.Addr

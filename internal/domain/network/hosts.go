@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -44,18 +45,47 @@ func (f HostsFile) Bytes() []byte {
 			line(h.Addr.String(), h.Names)
 		}
 	}
-	// A hostname may itself be a full name: the bare name follows it.
-	name := f.Hostname
-	if f.Domainname != "" {
-		name += "." + f.Domainname
-	}
-	if bare, _, ok := strings.Cut(name, "."); ok {
-		name += " " + bare
-	}
+	name := HostNames(f.Hostname, f.Domainname)
 	for _, a := range f.Addrs {
 		if f.IPv6 || a.Is4() {
 			line(a.String(), name)
 		}
+	}
+	return b.Bytes()
+}
+
+// HostNames is what a container is called in its own file. A hostname may
+// itself be a full name: the bare name follows it.
+func HostNames(hostname, domainname string) string {
+	name := hostname
+	if domainname != "" {
+		name += "." + domainname
+	}
+	if bare, _, ok := strings.Cut(name, "."); ok {
+		name += " " + bare
+	}
+	return name
+}
+
+// EditHosts takes addresses out of a container's /etc/hosts and puts others in,
+// at its end; every other line stays, whoever wrote it.
+func EditHosts(data []byte, removed, added []netip.Addr, names string) []byte {
+	var b bytes.Buffer
+	for line := range strings.Lines(string(data)) {
+		field := strings.Fields(line)
+		if len(field) > 0 {
+			addr, err := netip.ParseAddr(field[0])
+			if err == nil && slices.Contains(removed, addr) {
+				continue
+			}
+		}
+		b.WriteString(line)
+	}
+	if n := b.Len(); n > 0 && b.Bytes()[n-1] != '\n' {
+		b.WriteByte('\n')
+	}
+	for _, a := range added {
+		fmt.Fprintf(&b, "%s\t%s\n", a, names)
 	}
 	return b.Bytes()
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -19,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/orlop/orlop/internal/domain/container"
+	"github.com/orlop/orlop/internal/domain/network"
 )
 
 // CreateOptions are a create request.
@@ -65,7 +67,7 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 			return resp, err
 		}
 	}
-	if err := checkEndpoints(req.NetworkingConfig); err != nil {
+	if err := s.checkEndpoints(ctx, req.NetworkingConfig); err != nil {
 		return resp, err
 	}
 
@@ -122,9 +124,7 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 		Mounts:        mounts,
 		ImageManifest: manifestOf(image),
 	}
-	if req.NetworkingConfig != nil {
-		saved.Endpoints = maps.Clone(req.NetworkingConfig.EndpointsConfig)
-	}
+	saved.Endpoints = endpointsOf(host.NetworkMode, req.NetworkingConfig)
 	if _, err := s.logConfig(id, cmp.Or(name, id), &saved); err != nil {
 		return resp, err
 	}
@@ -224,18 +224,29 @@ func checkSources(mounts []container.Mount) error {
 	return nil
 }
 
-func checkEndpoints(n *networktypes.NetworkingConfig) error {
+// checkEndpoints validates what a request says about its endpoints. A network
+// need not exist before the start.
+func (s *Service) checkEndpoints(ctx context.Context, n *networktypes.NetworkingConfig) error {
 	if n == nil {
 		return nil
 	}
-	var errs []error
-	for name, ep := range n.EndpointsConfig {
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(n.EndpointsConfig)) {
+		ep := n.EndpointsConfig[name]
 		if ep == nil {
-			errs = append(errs, fmt.Errorf("invalid config for network %s: EndpointsConfig is nil", name))
+			lines = append(lines, "invalid config for network "+name+": EndpointsConfig is nil")
+			continue
+		}
+		err := network.CheckEndpoint(ep, !containertypes.NetworkMode(name).IsUserDefined(), nil)
+		if err == nil {
+			_, err = s.cfg.Networks.Resolve(ctx, name, containertypes.NetworkMode(name), nil, ep)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			lines = append(lines, fmt.Sprintf("invalid config for network %s: %v", name, err))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return withText(errdefs.ErrInvalidArgument, "%v", err)
+	if len(lines) > 0 {
+		return invalid("%s", network.Lines(lines))
 	}
 	return nil
 }

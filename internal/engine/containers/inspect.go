@@ -103,7 +103,6 @@ func (s *Service) networkSettings(snap *snapshot) *containertypes.NetworkSetting
 		Ports:    networktypes.PortMap{},
 		Networks: map[string]*networktypes.EndpointSettings{},
 	}
-	mode := snap.saved.HostConfig.NetworkMode
 	for name, ep := range snap.saved.Endpoints {
 		if name == networktypes.NetworkDefault {
 			name = networktypes.NetworkBridge
@@ -111,14 +110,8 @@ func (s *Service) networkSettings(snap *snapshot) *containertypes.NetworkSetting
 		asked := ep.Copy()
 		settings.Networks[name] = asked
 	}
-	if !mode.IsContainer() {
-		name := string(mode)
-		if mode.IsDefault() || name == "" {
-			name = networktypes.NetworkBridge
-		}
-		if settings.Networks[name] == nil {
-			settings.Networks[name] = &networktypes.EndpointSettings{}
-		}
+	if snap.saved.Endpoints == nil { // recorded by an older release
+		settings.Networks = endpointsOf(snap.saved.HostConfig.NetworkMode, nil)
 	}
 	return settings
 }

@@ -182,6 +182,15 @@ type Networks interface {
 	// Restore takes over the sandboxes of containers that run, and removes
 	// everything of this engine's that belongs to none of them.
 	Restore(ctx context.Context, live []LiveSandbox) error
+	// Resolve returns the name of a network and whether a container of this mode
+	// may have an endpoint on it as asked, beside those on others. ErrNotFound.
+	Resolve(ctx context.Context, ref string, mode containertypes.NetworkMode, others []string, ask *networktypes.EndpointSettings) (string, error)
+	// Connect gives a running container an endpoint on one more network;
+	// Disconnect takes one away. On failure everything is as it was.
+	Connect(ctx context.Context, req SandboxRequest, ref string, ask *networktypes.EndpointSettings) (network.Change, error)
+	Disconnect(ctx context.Context, req SandboxRequest, ref string) (network.Change, error)
+	// Rename makes a running container known by the name of the request.
+	Rename(ctx context.Context, req SandboxRequest) (network.Attachment, error)
 	// Settings for inspect; nil when the container has no sandbox.
 	Settings(containerID string) *containertypes.NetworkSettings
 }
@@ -192,7 +201,10 @@ type SandboxRequest struct {
 	// Mode is "default", "bridge", "host", "none", "container:<id>" or a name.
 	Mode       string
 	MacAddress string
-	Endpoints  map[string]*networktypes.EndpointSettings
+	// Endpoints are the networks it is on, by name; nil is that of its mode.
+	Endpoints map[string]*networktypes.EndpointSettings
+	// Previous are the addresses of its last run: taken again if they are free.
+	Previous   []netip.Addr
 	Exposed    networktypes.PortSet
 	Bindings   networktypes.PortMap
 	PublishAll bool

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/orlop/orlop/internal/domain/container"
@@ -53,6 +54,15 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 	snap := o.snapshot()
 	o.mu.Unlock()
 	s.release(old, o.id)
+	if snap.state.Alive() {
+		att, err := s.cfg.Networks.Rename(context.WithoutCancel(ctx), s.networkRequest(snap))
+		if err == nil {
+			err = s.rewriteRun(o, att)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			s.cfg.Logger.Warn("rename container in its networks", "container", o.id, "error", err)
+		}
+	}
 	s.tell(snap, events.ActionRename, map[string]string{"oldName": "/" + old})
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
-	networktypes "github.com/moby/moby/api/types/network"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/orlop/orlop/internal/domain/container"
@@ -90,6 +89,7 @@ func (s *Service) launch(ctx context.Context, o *object) error {
 		return err
 	}
 	o.monitor, o.running = made.monitor, made.monitor.Running()
+	o.saved.Addresses = made.attachment.Addrs()
 	o.saved.StartedAt = o.running.StartedAt.UTC()
 	if o.saved.StartedAt.IsZero() {
 		o.saved.StartedAt = s.cfg.Now().UTC()
@@ -459,29 +459,20 @@ func (s *Service) donor(ref string) (*snapshot, error) {
 }
 
 func (s *Service) sandboxRequest(snap *snapshot) (SandboxRequest, []string, error) {
-	host, config := snap.saved.HostConfig, snap.saved.Config
 	linkHosts, linkEnv, err := s.links(snap)
 	if err != nil {
 		return SandboxRequest{}, nil, err
 	}
-	mode := string(host.NetworkMode)
-	if config.NetworkDisabled {
-		mode = networktypes.NetworkNone
+	req := s.networkRequest(snap)
+	req.ExtraHosts = append(linkHosts, req.ExtraHosts...)
+	req.Join = func(id string) (int, bool) {
+		donor, err := s.donor(id)
+		if err != nil {
+			return 0, false
+		}
+		return donor.pid, true
 	}
-	return SandboxRequest{
-		ContainerID: snap.id, Name: snap.name, Hostname: config.Hostname, Domainname: config.Domainname,
-		Mode: mode, Endpoints: snap.saved.Endpoints,
-		Exposed: config.ExposedPorts, Bindings: host.PortBindings, PublishAll: host.PublishAllPorts,
-		DNS: host.DNS, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions,
-		ExtraHosts: append(linkHosts, host.ExtraHosts...),
-		Join: func(id string) (int, bool) {
-			donor, err := s.donor(id)
-			if err != nil {
-				return 0, false
-			}
-			return donor.pid, true
-		},
-	}, linkEnv, nil
+	return req, linkEnv, nil
 }
 
 func (s *Service) writeRun(id string, r runRecord) error {

@@ -14,27 +14,15 @@ import (
 // List returns the networks that pass every filter, in the order of their
 // names. ErrInvalidArgument for a filter that does not exist.
 func (s *Service) List(_ context.Context, opts ListOptions) ([]networktypes.Summary, error) {
-	for key := range opts.Filters {
-		if !slices.Contains([]string{"driver", "id", "label", "name", "scope", "type", "dangling"}, key) {
-			return nil, errdefs.ErrInvalidArgument.WithMessage("invalid filter '" + key + "'")
-		}
-	}
-	for _, t := range opts.Filters["type"] {
-		if t != "custom" && t != "builtin" {
-			return nil, errdefs.ErrInvalidArgument.WithMessage("invalid filter: 'type'='" + t + "'")
-		}
+	if err := network.CheckFilters(opts.Filters); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	used := map[string]bool{}
-	for _, sb := range s.sandboxes {
-		for _, ep := range sb.att.Endpoints {
-			used[ep.NetworkID] = true
-		}
-	}
+	used := s.usedLocked()
 	out := []networktypes.Summary{}
 	for _, n := range s.networks {
-		if passes(n.rec, used[n.rec.ID], opts.Filters) {
+		if n.visible() && network.Passes(n.rec, used[n.rec.ID], opts.Filters) {
 			out = append(out, networktypes.Summary{Network: n.rec.Network()})
 		}
 	}
@@ -42,72 +30,75 @@ func (s *Service) List(_ context.Context, opts ListOptions) ([]networktypes.Summ
 	return out, nil
 }
 
-// passes: every filter key must have a value that fits.
-func passes(rec network.Record, used bool, filters map[string][]string) bool {
-	for key, values := range filters {
-		fits := func(v string) bool {
-			switch key {
-			case "driver":
-				return rec.Driver == v
-			case "id":
-				return strings.HasPrefix(rec.ID, v)
-			case "name":
-				return strings.Contains(rec.Name, v)
-			case "scope":
-				return v == "local"
-			case "type":
-				return (v == "builtin") == rec.Predefined()
-			case "dangling":
-				yes := v == "true" || v == "1"
-				return yes == (!used && !rec.Predefined())
-			case "label":
-				name, value, exact := strings.Cut(v, "=")
-				has, ok := rec.Labels[name]
-				return ok && (!exact || has == value)
-			}
-			return false
-		}
-		all := key == "label" // every label must be there; of the others one is enough
-		ok := all
-		for _, v := range values {
-			if all {
-				ok = ok && fits(v)
-			} else {
-				ok = ok || fits(v)
-			}
-		}
-		if !ok && len(values) > 0 {
-			return false
+// usedLocked tells which networks have endpoints; Service.mu is held.
+func (s *Service) usedLocked() map[string]bool {
+	used := map[string]bool{}
+	for _, sb := range s.sandboxes {
+		for _, ep := range sb.att.Endpoints {
+			used[ep.NetworkID] = true
 		}
 	}
-	return true
+	return used
+}
+
+// Drivers lists the kinds of networks there are, by name.
+func (s *Service) Drivers() []string {
+	out := []string{network.DriverHost, network.DriverNull}
+	for name := range s.cfg.Drivers {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Inspect returns a network by name, id or prefix of an id, with the
 // containers that run on it. ErrNotFound.
 func (s *Service) Inspect(_ context.Context, ref string) (networktypes.Inspect, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	n, err := s.findLocked(ref)
 	if err != nil {
+		s.mu.Unlock()
 		return networktypes.Inspect{}, err
 	}
-	out := networktypes.Inspect{Network: n.rec.Network(), Containers: map[string]networktypes.EndpointResource{}}
+	type on struct {
+		container, name string
+		ep              network.Endpoint
+	}
+	var all []on
 	for id, sb := range s.sandboxes {
 		for _, ep := range sb.att.Endpoints {
-			if ep.NetworkID != n.rec.ID {
-				continue
+			if ep.NetworkID == n.rec.ID {
+				all = append(all, on{id, sb.att.Name, ep})
 			}
-			r := networktypes.EndpointResource{Name: sb.att.Name, EndpointID: ep.ID, IPv4Address: ep.IPv4, IPv6Address: ep.IPv6}
-			if ep.MAC != "" {
-				if err := r.MacAddress.UnmarshalText([]byte(ep.MAC)); err != nil {
-					return networktypes.Inspect{}, err
-				}
-			}
-			out.Containers[id] = r
 		}
 	}
+	s.mu.Unlock()
+	out := networktypes.Inspect{Network: n.rec.Network(), Containers: map[string]networktypes.EndpointResource{}, Status: n.status()}
+	for _, o := range all {
+		r := networktypes.EndpointResource{Name: o.name, EndpointID: o.ep.ID, IPv4Address: o.ep.IPv4, IPv6Address: o.ep.IPv6}
+		if o.ep.MAC != "" {
+			if err := r.MacAddress.UnmarshalText([]byte(o.ep.MAC)); err != nil {
+				return networktypes.Inspect{}, err
+			}
+		}
+		out.Containers[o.container] = r
+	}
 	return out, nil
+}
+
+// status counts the addresses of every subnet that the engine decides about.
+func (n *netState) status() *networktypes.Status {
+	st := &networktypes.Status{IPAM: networktypes.IPAMStatus{Subnets: networktypes.SubnetStatuses{}}}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.pools {
+		if p.addrs != nil {
+			st.IPAM.Subnets[p.subnet] = networktypes.SubnetStatus{
+				IPsInUse: uint64(p.addrs.InUse()), DynamicIPsAvailable: p.addrs.Available(),
+			}
+		}
+	}
+	return st
 }
 
 func notFound(containerID string) error {

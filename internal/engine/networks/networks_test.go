@@ -80,9 +80,6 @@ func (b bridges) Leave(context.Context, network.Record, network.Endpoint) error 
 	return b.w.fail["leave"]
 }
 
-func (b bridges) Info(context.Context, network.Record, network.Endpoint) (map[string]string, error) {
-	return nil, nil
-}
 func (b bridges) Links(context.Context, network.Record) ([]string, error) { return nil, nil }
 
 func (w *world) Addrs(context.Context, string) ([]netip.Prefix, error) { return nil, nil }

@@ -79,7 +79,14 @@ func (s *Service) parseMode(req SandboxRequest, hold bool) (mode, error) {
 		first = network.BridgeName
 	}
 	m := mode{kind: "bridge"}
-	names := []string{first}
+	// The network of the mode comes first. Who was taken off it is on the
+	// others only.
+	var names []string
+	_, under := req.Endpoints[first]
+	_, byDefault := req.Endpoints[networktypes.NetworkDefault]
+	if req.Endpoints == nil || under || first == network.BridgeName && byDefault || s.anyIsLocked(req.Endpoints, first) {
+		names = append(names, first)
+	}
 	for _, name := range slices.Sorted(maps.Keys(req.Endpoints)) {
 		if name != first && !containertypes.NetworkMode(name).IsDefault() {
 			names = append(names, name)
@@ -109,6 +116,21 @@ func (s *Service) parseMode(req SandboxRequest, hold bool) (mode, error) {
 		}
 	}
 	return m, nil
+}
+
+// anyIsLocked reports whether one of the endpoints is on the network ref, under
+// another of its names; Service.mu is held.
+func (s *Service) anyIsLocked(endpoints map[string]*networktypes.EndpointSettings, ref string) bool {
+	n, err := s.findLocked(ref)
+	if err != nil {
+		return false
+	}
+	for name := range endpoints {
+		if other, err := s.findLocked(name); err == nil && other == n {
+			return true
+		}
+	}
+	return false
 }
 
 // joinable says why a container cannot get an endpoint on a network beside
@@ -524,6 +546,9 @@ func (s *Service) addresses(ctx context.Context, req SandboxRequest, n *netState
 		if addr4, addr6, ok := s.reclaim(ctx, req.ContainerID, n); ok {
 			return addr4, addr6, nil
 		}
+		if addr4, addr6, ok := n.previous(req.Previous); ok {
+			return addr4, addr6, nil
+		}
 	}
 	return n.allocate(ctx, want4, want6, mac)
 }
@@ -651,16 +676,21 @@ func (s *Service) takePorts(wanted []network.WantedPort, ep network.Endpoint, sk
 			return nil, err
 		}
 		for _, ip := range w.HostIPs {
-			target := ep.IPv4.Addr()
-			if ip.Is6() && ep.IPv6.IsValid() || !ep.IPv4.IsValid() {
-				target = ep.IPv6.Addr()
-			}
+			target := portTarget(ip, ep)
 			bindings = append(bindings, network.Binding{
 				Proto: w.Proto, HostIP: ip, HostPort: port, ContainerIP: target, ContainerPort: w.ContainerPort,
 			})
 		}
 	}
 	return bindings, nil
+}
+
+// portTarget is where a port on a host address leads to.
+func portTarget(host netip.Addr, ep network.Endpoint) netip.Addr {
+	if host.Is6() && ep.IPv6.IsValid() || !ep.IPv4.IsValid() {
+		return ep.IPv6.Addr()
+	}
+	return ep.IPv4.Addr()
 }
 
 func (s *Service) releasePorts(bindings []network.Binding) {
@@ -678,41 +708,53 @@ func (s *Service) files(req SandboxRequest, sb *sandbox) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, source, err := s.cfg.Host.ResolvConf()
+	resolver, err := s.resolver(req, sb.att)
 	if err != nil {
 		return nil, err
 	}
-	servers, search, options := s.dns(req)
-	rc := network.ParseResolvConf(raw, source).Override(servers, search, options)
-
-	user, ipv6 := false, false
-	for _, ep := range sb.att.Endpoints {
-		user = user || !network.Predefined(ep.NetworkName)
-		ipv6 = ipv6 || ep.IPv6.IsValid()
-	}
-	addrs := sb.att.Addrs()
-	var resolver network.Resolver
-	switch {
-	case sb.att.Plain():
-		resolver = network.Resolver{File: rc}
-	case user:
-		resolver = network.EmbeddedResolver(rc, len(servers) > 0)
-	default:
-		resolver = network.LegacyResolver(rc, len(servers) > 0, ipv6)
-	}
 	sb.att.DNS, sb.att.Upstream, sb.att.OwnRoot = resolver.Embedded, resolver.Upstream, resolver.OwnRoot
-
-	hostname := req.Hostname
-	if hostname == "" && len(req.ContainerID) >= 12 {
-		hostname = req.ContainerID[:12]
-	}
+	hostname := hostname(req)
 	return &Sandbox{
 		// Docker writes the IPv6 lines for every sandbox that may have ::1.
-		Hosts:      network.HostsFile{IPv6: s.ipv6, Extra: extra, Addrs: addrs, Hostname: hostname, Domainname: req.Domainname}.Bytes(),
+		Hosts:      network.HostsFile{IPv6: s.ipv6, Extra: extra, Addrs: sb.att.Addrs(), Hostname: hostname, Domainname: req.Domainname}.Bytes(),
 		ResolvConf: resolver.File.Bytes(),
 		Hostname:   []byte(hostname + "\n"),
 		Attachment: sb.att,
 	}, nil
+}
+
+func hostname(req SandboxRequest) string {
+	if req.Hostname == "" && len(req.ContainerID) >= 12 {
+		return req.ContainerID[:12]
+	}
+	return req.Hostname
+}
+
+// hostLine is what a container is called in its own /etc/hosts.
+func hostLine(req SandboxRequest) string {
+	return network.HostNames(hostname(req), req.Domainname)
+}
+
+// resolver decides how names are resolved in a sandbox with these endpoints.
+func (s *Service) resolver(req SandboxRequest, att network.Attachment) (network.Resolver, error) {
+	raw, source, err := s.cfg.Host.ResolvConf()
+	if err != nil {
+		return network.Resolver{}, err
+	}
+	servers, search, options := s.dns(req)
+	rc := network.ParseResolvConf(raw, source).Override(servers, search, options)
+	user, ipv6 := false, false
+	for _, ep := range att.Endpoints {
+		user = user || !network.Predefined(ep.NetworkName)
+		ipv6 = ipv6 || ep.IPv6.IsValid()
+	}
+	switch {
+	case att.Plain():
+		return network.Resolver{File: rc}, nil
+	case user:
+		return network.EmbeddedResolver(rc, len(servers) > 0), nil
+	}
+	return network.LegacyResolver(rc, len(servers) > 0, ipv6), nil
 }
 
 // dns merges the container's settings with the daemon's.

@@ -40,8 +40,6 @@ type Driver interface {
 	// Leave undoes Join, after the sandbox has let go of the interface or
 	// before it ever had it. It may be repeated.
 	Leave(ctx context.Context, rec network.Record, ep network.Endpoint) error
-	// Info is what a verbose inspect shows of an endpoint; nil for nothing.
-	Info(ctx context.Context, rec network.Record, ep network.Endpoint) (map[string]string, error)
 	// Links lists interfaces on the host that belong to endpoints of the
 	// network, so that those of nobody can be removed.
 	Links(ctx context.Context, rec network.Record) ([]string, error)

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -31,7 +32,10 @@ type SandboxRequest struct {
 	// empty is "default".
 	Mode       string
 	MacAddress string
-	Endpoints  map[string]*networktypes.EndpointSettings
+	// Endpoints are the networks it is on, by name; nil is that of its mode.
+	Endpoints map[string]*networktypes.EndpointSettings
+	// Previous are the addresses of its last run: taken again if they are free.
+	Previous   []netip.Addr
 	Exposed    networktypes.PortSet
 	Bindings   networktypes.PortMap
 	PublishAll bool
@@ -114,6 +118,8 @@ type Service struct {
 	cfg Config
 	// ipv6: the host has it.
 	ipv6 bool
+
+	pruning atomic.Bool
 
 	mu        sync.Mutex
 	networks  map[string]*netState // by id

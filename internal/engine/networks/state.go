@@ -189,6 +189,39 @@ func (n *netState) prefer(addr netip.Addr) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, p.subnet.Bits()), true
 }
 
+// previous takes the addresses of an earlier run, all or none.
+func (n *netState) previous(addrs []netip.Addr) (addr4, addr6 netip.Prefix, ok bool) {
+	for _, a := range addrs {
+		got, free := netip.Prefix{}, false
+		if n.inRange(a) {
+			got, free = n.prefer(a)
+		}
+		switch {
+		case !free:
+		case a.Is6():
+			addr6 = got
+		default:
+			addr4 = got
+		}
+	}
+	if addr4.IsValid() == n.rec.EnableIPv4 && addr6.IsValid() == n.rec.EnableIPv6 {
+		return addr4, addr6, true
+	}
+	for _, a := range []netip.Prefix{addr4, addr6} {
+		if a.IsValid() {
+			n.free(context.Background(), a, false)
+		}
+	}
+	return netip.Prefix{}, netip.Prefix{}, false
+}
+
+// inRange reports whether an address is one that is given out to who asks for
+// none.
+func (n *netState) inRange(a netip.Addr) bool {
+	p := n.poolOf(a)
+	return p != nil && p.addrs != nil && p.addrs.Range().Contains(a)
+}
+
 // poolOf is the subnet that an address belongs to; nil for none.
 func (n *netState) poolOf(a netip.Addr) *pool {
 	for _, p := range n.pools {
@@ -256,7 +289,7 @@ func (s *Service) findLocked(ref string) (*netState, error) {
 	case 0:
 		return nil, errdefs.ErrNotFound.WithMessage("network " + ref + " not found")
 	}
-	return nil, errdefs.ErrInvalidArgument.WithMessage("network " + ref + " is ambiguous (" + "multiple networks found by id prefix)")
+	return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("%d matches found based on ID prefix: network %s is ambiguous", matches, ref))
 }
 
 func (n *netState) visible() bool { return !n.making && !n.removing }

@@ -151,11 +151,6 @@ func (d *Driver) Join(_ context.Context, j network.Join) (network.Interface, err
 // Leave has nothing to do: the interface goes with its sandbox.
 func (d *Driver) Leave(context.Context, network.Record, network.Endpoint) error { return nil }
 
-// Info is what inspect shows of an endpoint beside its addresses: nothing.
-func (d *Driver) Info(context.Context, network.Record, network.Endpoint) (map[string]string, error) {
-	return nil, nil
-}
-
 // Links lists the veths on the network's bridge.
 func (d *Driver) Links(ctx context.Context, rec network.Record) (names []string, err error) {
 	if rec.Foreign {

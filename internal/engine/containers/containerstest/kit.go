@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -357,6 +358,41 @@ func (n *Networks) Restore(_ context.Context, live []containers.LiveSandbox) err
 		n.open[l.Attachment.ContainerID] = true
 	}
 	return nil
+}
+
+// Resolve implements containers.Networks: every network exists.
+func (n *Networks) Resolve(_ context.Context, ref string, _ containertypes.NetworkMode, _ []string, _ *networktypes.EndpointSettings) (string, error) {
+	return ref, nil
+}
+
+// Connect implements containers.Networks.
+func (n *Networks) Connect(_ context.Context, req containers.SandboxRequest, ref string, _ *networktypes.EndpointSettings) (network.Change, error) {
+	return n.change(req, func(names []string) []string { return append(names, ref) })
+}
+
+// Disconnect implements containers.Networks.
+func (n *Networks) Disconnect(_ context.Context, req containers.SandboxRequest, ref string) (network.Change, error) {
+	return n.change(req, func(names []string) []string {
+		return slices.DeleteFunc(names, func(name string) bool { return name == ref })
+	})
+}
+
+func (n *Networks) change(req containers.SandboxRequest, edit func([]string) []string) (network.Change, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.open[req.ContainerID] {
+		return network.Change{}, errdefs.ErrNotFound
+	}
+	att := network.Attachment{ContainerID: req.ContainerID, Mode: req.Mode}
+	for _, name := range edit(slices.Sorted(maps.Keys(req.Endpoints))) {
+		att.Endpoints = append(att.Endpoints, network.Endpoint{NetworkName: name})
+	}
+	return network.Change{Attachment: att}, nil
+}
+
+// Rename implements containers.Networks.
+func (n *Networks) Rename(_ context.Context, req containers.SandboxRequest) (network.Attachment, error) {
+	return network.Attachment{ContainerID: req.ContainerID, Mode: req.Mode, Name: req.Name}, nil
 }
 
 // Settings implements containers.Networks.

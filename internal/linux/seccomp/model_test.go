@@ -330,23 +330,3 @@ func TestFarJumpsOfALargeProfile(t *testing.T) {
 		t.Log(err)
 	}
 }
-
-func FuzzCompile(f *testing.F) {
-	m, _ := machineFor("amd64")
-	f.Add(uint64(1), uint64(41), uint64(1))
-	f.Fuzz(func(t *testing.T, seed, nr, arg uint64) {
-		r := rand.New(rand.NewPCG(seed, 2))
-		p := randomProfile(r, m, []specs.Arch{specs.ArchX86, specs.ArchX32})
-		filter, err := compile(p, m)
-		if err != nil {
-			t.Skip(err)
-		}
-		vm := newVM(t, filter.prog)
-		for _, a := range m.abis {
-			c := call{nr: uint32(nr), arch: a.audit, args: [6]uint64{arg, arg >> 1, arg << 1, arg, arg, arg}}
-			if got, want := vm.run(t, c), model(p, m, c); got != want {
-				t.Fatalf("call %+v: filter says %#x, profile means %#x", c, got, want)
-			}
-		}
-	})
-}

@@ -413,6 +413,18 @@ func FuzzDecodingNeverPanics(f *testing.F) {
 		if isJSON {
 			c = jsonCodec{}
 		}
+		// sound cuts at the end of an entry: what is left is sound.
+		if n, err := c.sound(bytesAt(b), int64(len(b))); err == nil {
+			if n < 0 || n > int64(len(b)) {
+				t.Fatalf("%d of %d bytes are sound", n, len(b))
+			}
+			if again, err := c.sound(bytesAt(b[:n]), n); err != nil || again != n {
+				t.Fatalf("%d bytes were sound, then %d: %v", n, again, err)
+			}
+		}
+		if off, found, err := c.tail(bytesAt(b), int64(len(b)), 3); err == nil && (off < 0 || off > int64(len(b)) || found > 3) {
+			t.Fatalf("tail of %d bytes: %d entries from %d", len(b), found, off)
+		}
 		var e Entry
 		var s scratch
 		for len(b) > 0 {
@@ -420,10 +432,11 @@ func FuzzDecodingNeverPanics(f *testing.F) {
 			if used == 0 {
 				return
 			}
+			if used < 0 || used > len(b) {
+				t.Fatalf("took %d of %d bytes", used, len(b))
+			}
 			b = b[used:]
 		}
-		c.sound(bytesAt(b), int64(len(b)))
-		c.tail(bytesAt(b), int64(len(b)), 3)
 	})
 }
 

@@ -66,15 +66,19 @@ func newPlay(t *testing.T, settings byte, script []byte) *play {
 		p.cfg.Attrs = map[string]string{"a": "<b>", "\"q": `,"time":"`, "": "\n"}
 	}
 	p.reopen()
+	p.follow(-1)
+	return p
+}
+
+func (p *play) follow(tail int) {
 	codec, err := codecOf(p.cfg.Driver, nil)
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	p.follower = &cursor{codec: codec, path: p.cfg.Path, opts: Options{Tail: -1, Follow: true}}
+	p.follower = &cursor{codec: codec, path: p.cfg.Path, opts: Options{Tail: tail, Follow: true}}
 	if err := p.follower.open(); err != nil {
-		t.Fatal(err)
+		p.t.Fatalf("follow: %v", err)
 	}
-	return p
 }
 
 func (p *play) reopen() {
@@ -230,6 +234,7 @@ func (p *play) kill() {
 	p.forget()
 	after, err := os.Stat(p.cfg.Path)
 	cut := p.next()
+	crashed := false
 	if err == nil && (errBefore != nil || os.SameFile(before, after)) {
 		size := int64(0)
 		if errBefore == nil {
@@ -239,8 +244,8 @@ func (p *play) kill() {
 		if err := os.Truncate(p.cfg.Path, size); err != nil {
 			p.t.Fatal(err)
 		}
-		if cut&3 == 0 {
-			// What a crash leaves of blocks that were never written.
+		if crashed = cut&3 == 0; crashed {
+			// What a crash of the machine leaves of blocks that were never written.
 			f, err := os.OpenFile(p.cfg.Path, os.O_WRONLY|os.O_APPEND, 0)
 			if err != nil {
 				p.t.Fatal(err)
@@ -263,7 +268,13 @@ func (p *play) kill() {
 		p.t.Fatalf("after a kill: %s\nwant the end of %s", show(got), show(p.want))
 	}
 	p.want = p.want[:n]
-	p.look()
+	if crashed {
+		p.follower.close()
+		p.follow(0)
+		p.followed = n
+	} else {
+		p.look()
+	}
 	p.reopen()
 	p.compareAll()
 }

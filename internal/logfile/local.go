@@ -20,6 +20,10 @@ const (
 	partialFlag = 0x80
 )
 
+// errHeader: the file does not begin as one of this format does, e.g. because
+// the machine went down when it had just been made.
+var errHeader = errors.New("not a file of the local log driver")
+
 // localCodec is our compact format.
 type localCodec struct{}
 
@@ -55,7 +59,7 @@ func (localCodec) start(f readerAt) (int64, map[string]string, error) {
 	}
 	n := binary.BigEndian.Uint32(head[len(localMagic):])
 	if string(head[:len(localMagic)]) != localMagic || n > maxRecord {
-		return 0, nil, errors.New("not a file of the local log driver")
+		return 0, nil, errHeader
 	}
 	raw := make([]byte, n)
 	if err := readFull(f, raw, int64(len(head))); err != nil {
@@ -63,7 +67,7 @@ func (localCodec) start(f readerAt) (int64, map[string]string, error) {
 	}
 	var attrs map[string]string
 	if err := json.Unmarshal(raw, &attrs); err != nil {
-		return 0, nil, fmt.Errorf("attributes of a local log: %w", err)
+		return 0, nil, errHeader
 	}
 	if len(attrs) == 0 {
 		attrs = nil
@@ -94,10 +98,11 @@ func (localCodec) before(f readerAt, first, end int64) (int64, error) {
 	return at, nil
 }
 
-// sound trusts a file that ends with a record, else it looks at each.
+// sound trusts a file that ends with a record, else it looks at each. Nothing
+// can be found behind a damaged header: such a file begins anew.
 func (c localCodec) sound(f readerAt, size int64) (int64, error) {
 	first, _, err := c.start(f)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errHeader) {
 		return 0, nil
 	}
 	if err != nil {
@@ -123,6 +128,12 @@ func (c localCodec) sound(f readerAt, size int64) (int64, error) {
 		}
 		n := int64(binary.BigEndian.Uint32(word[:]))
 		if n < localFixed || n > localMax || off+n+8 > size {
+			return off, nil
+		}
+		if err := readFull(f, word[:], off+4+n); err != nil {
+			return 0, err
+		}
+		if int64(binary.BigEndian.Uint32(word[:])) != n {
 			return off, nil
 		}
 		off += n + 8

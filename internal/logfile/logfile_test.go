@@ -219,6 +219,58 @@ func TestATornLastEntryIsLeftOutAndCutOff(t *testing.T) {
 	})
 }
 
+func TestWhatACrashDamagedIsLeftOutAndTheRestIsRead(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"no bytes": func(path string) error { return os.Truncate(path, 0) },
+		"a part":   func(path string) error { return os.Truncate(path, 7) },
+		"zeros":    func(path string) error { return os.WriteFile(path, make([]byte, 64), 0o640) },
+		"half zeros": func(path string) error {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, append(b[:len(b)/2], make([]byte, len(b)/2)...), 0o640)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			drivers(t, func(t *testing.T, cfg Config) {
+				cfg.MaxSize, cfg.MaxFiles, cfg.Compress, cfg.Attrs = 400, 5, true, map[string]string{"key": strings.Repeat("v", 40)}
+				w := open(t, cfg)
+				for i := range 12 {
+					w.Write(Stdout, []byte(fmt.Sprintf("line %d %s\n", i, strings.Repeat("x", 60))), noon)
+					w.compressor.mu.Lock()
+					done := w.compressor.done
+					w.compressor.mu.Unlock()
+					if done != nil {
+						<-done
+					}
+				}
+				if err := w.Close(noon); err != nil {
+					t.Fatal(err)
+				}
+				whole := lines(t, cfg, Options{Tail: -1})
+				for _, path := range []string{cfg.Path + ".2.gz", cfg.Path} {
+					if err := damage(path); err != nil {
+						t.Fatal(err)
+					}
+					for _, tail := range []int{-1, 100} {
+						got := lines(t, cfg, Options{Tail: tail})
+						if len(got) >= len(whole) || len(got) < len(whole)/3 {
+							t.Errorf("%s: %d lines of %d with tail %d", path, len(got), len(whole), tail)
+						}
+					}
+				}
+				w = open(t, cfg)
+				w.Write(Stdout, []byte("after\n"), noon)
+				got := lines(t, cfg, Options{Tail: -1})
+				if len(got) == 0 || got[len(got)-1] != "1:after\n" {
+					t.Errorf("the log does not go on: %q", got)
+				}
+			})
+		})
+	}
+}
+
 func TestAFollowerSeesEveryLineAcrossRotations(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		drivers(t, func(t *testing.T, cfg Config) {

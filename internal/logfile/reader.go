@@ -126,9 +126,13 @@ type segment struct {
 	// off is how far a plain file was read.
 	off    int64
 	opened bool
+	// damaged: a compressed file without a whole header.
+	damaged bool
 	// over: the writer has moved on, so its end is the end.
 	over bool
 }
+
+func (s *segment) packed() bool { return s.zip != nil || s.damaged }
 
 func (c *cursor) close() {
 	for _, s := range c.files {
@@ -171,6 +175,9 @@ func (c *cursor) open() error {
 // seekTail positions s where its last n entries begin, and tells how many they
 // are.
 func (c *cursor) seekTail(s *segment, n int) (int, error) {
+	if s.damaged {
+		return 0, nil
+	}
 	if s.zip != nil {
 		return c.seekTailZip(s, n)
 	}
@@ -183,7 +190,7 @@ func (c *cursor) seekTail(s *segment, n int) (int, error) {
 	}
 	off, found, err := c.codec.tail(s.file, info.Size(), n)
 	if err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errHeader) {
 			return 0, nil
 		}
 		return 0, err
@@ -314,7 +321,7 @@ func (c *cursor) next(ctx context.Context, e *Entry) error {
 			}
 			// What is left is an incomplete entry: it is read again when more
 			// came, for the writer may cut it off when it starts again.
-			if s.zip == nil {
+			if !s.packed() {
 				s.off -= int64(c.have - c.from)
 			}
 			c.from, c.have = 0, 0
@@ -406,8 +413,11 @@ func (c *cursor) wait(ctx context.Context) error {
 
 // entry decodes the next entry of a file; io.EOF when there is no complete one.
 func (c *cursor) entry(s *segment, e *Entry) error {
+	if s.damaged {
+		return io.EOF
+	}
 	if err := c.begin(s); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, errHeader) {
 			s.opened = false
 			return io.EOF
 		}
@@ -445,8 +455,8 @@ func (c *cursor) fill(s *segment) error {
 	var err error
 	if s.zip != nil {
 		n, err = s.zip.Read(c.buf[c.have:])
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = io.EOF
+		if err != nil && !ioError(err) {
+			err = io.EOF // torn or damaged: what came before is good
 		}
 	} else {
 		n, err = s.file.ReadAt(c.buf[c.have:], s.off)
@@ -497,11 +507,11 @@ func (c *cursor) listOnce(after uint64) (files []*segment, stable bool, err erro
 			s.file.Close()
 			return false, nil
 		}
-		if s.zip == nil && known[s.inode] {
+		if !s.packed() && known[s.inode] {
 			s.file.Close() // got another number while we looked
 			return true, nil
 		}
-		if s.zip == nil {
+		if !s.packed() {
 			known[s.inode] = true
 		}
 		files = append(files, s)
@@ -534,6 +544,12 @@ func (c *cursor) listOnce(after uint64) (files []*segment, stable bool, err erro
 	return files, now == newest || (newest == 0 && now == after), nil
 }
 
+// ioError tells a failing disk from a file whose content is damaged.
+func ioError(err error) bool {
+	var path *os.PathError
+	return errors.As(err, &path)
+}
+
 // openEither opens a file or its compressed form.
 func openEither(name string) (*segment, error) {
 	s, err := openSegment(name, false)
@@ -557,8 +573,12 @@ func openSegment(name string, packed bool) (*segment, error) {
 		return s, nil
 	}
 	if s.zip, err = gzip.NewReader(f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
+		if ioError(err) {
+			f.Close()
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		s.damaged, s.inode = true, inodeOf(f)
+		return s, nil
 	}
 	if s.inode = extraInode(s.zip.Extra); s.inode == 0 {
 		s.inode = inodeOf(f)

@@ -249,6 +249,10 @@ func (w *Writer) compress(f *os.File, inode uint64, quit <-chan struct{}) error 
 	if err := z.Close(); err != nil {
 		return err
 	}
+	// The plain file is removed for it.
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
 	w.names.Lock()
 	defer w.names.Unlock()
 	for k := 1; k < w.cfg.MaxFiles; k++ {

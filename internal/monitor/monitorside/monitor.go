@@ -271,15 +271,15 @@ func (m *monitor) assign(l *launch, files []*os.File) (clients []*os.File, err e
 		return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("launch names %d descriptors, %d came", len(l.Files), len(files)))
 	}
 	for i, kind := range l.Files {
-		switch kind {
-		case protocol.FileLock:
+		switch {
+		case kind == protocol.FileLock && m.lock == nil:
 			m.lock = files[i]
-		case protocol.FileNetNS:
+		case kind == protocol.FileNetNS && l.netNS == nil:
 			l.netNS = files[i]
-		case protocol.FileAttach:
+		case kind == protocol.FileAttach:
 			clients = append(clients, files[i])
 		default:
-			return nil, errdefs.ErrInvalidArgument.WithMessage("launch with an unknown descriptor " + kind)
+			return nil, errdefs.ErrInvalidArgument.WithMessage("launch with an unknown or second descriptor " + kind)
 		}
 	}
 	if len(clients) != len(l.Attach) {

@@ -23,6 +23,7 @@ type fanout struct {
 	clients map[*client]bool
 	open    int // streams that have not ended
 	ended   bool
+	dropped bool // nobody is served any more
 }
 
 // begin says how many streams there are. Without any, clients are there for the
@@ -33,9 +34,13 @@ func (o *fanout) begin(streams int) {
 	o.mu.Unlock()
 }
 
-func (o *fanout) add(c *client) {
+// add reports false when it is too late: nobody would ever drop the client.
+func (o *fanout) add(c *client) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.dropped {
+		return false
+	}
 	if o.clients == nil {
 		o.clients = map[*client]bool{}
 	}
@@ -43,6 +48,7 @@ func (o *fanout) add(c *client) {
 	if o.ended {
 		c.end()
 	}
+	return true
 }
 
 func (o *fanout) remove(c *client) {
@@ -136,7 +142,11 @@ func (o *fanout) deliver(timeout time.Duration) {
 	}
 }
 
+// dropAll lets go of every client, and of those that come later.
 func (o *fanout) dropAll() {
+	o.mu.Lock()
+	o.dropped = true
+	o.mu.Unlock()
 	for _, c := range o.list() {
 		c.drop()
 	}

@@ -215,7 +215,10 @@ func (t *task) attach(f *os.File, a protocol.AttachArgs) error {
 		f.Close()
 		return fmt.Errorf("attach: %w", err)
 	}
-	t.out.add(c)
+	if !t.out.add(c) {
+		f.Close()
+		return errNotRunning(t.m.id)
+	}
 	t.m.work.Go(c.read)
 	return nil
 }

@@ -110,6 +110,9 @@ func Validate(s *specs.Spec, overlay bool) error {
 		if !filepath.IsAbs(d.Path) {
 			return invalid("device path %q is not absolute", d.Path)
 		}
+		if filepath.Clean(d.Path) == "/" {
+			return invalid("device path %q is the root", d.Path)
+		}
 		if !strings.Contains("bcup", d.Type) || len(d.Type) != 1 {
 			return invalid("device %s: unknown type %q", d.Path, d.Type)
 		}

@@ -169,7 +169,7 @@ func (s *Service) make(ctx context.Context, o *object) (err error) {
 		}
 		return fmt.Errorf("create container %s: %w", o.name, err)
 	}
-	if err := s.fillVolumes(ctx, o, made); err != nil {
+	if err := errors.Join(s.markRoot(ctx, o.id), s.fillVolumes(ctx, o, made)); err != nil {
 		return errors.Join(err, s.cfg.Store.Delete(context.WithoutCancel(ctx), o.id))
 	}
 	return nil

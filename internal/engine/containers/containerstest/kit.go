@@ -8,6 +8,7 @@ package containerstest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -725,7 +726,9 @@ func (s *Store) Rootfs(_ context.Context, id string) (container.Rootfs, error) {
 		return container.Rootfs{}, errdefs.ErrNotFound
 	}
 	layer := filepath.Join(s.root, "layer")
-	return container.Rootfs{Lower: []string{layer}, Upper: filepath.Join(s.Dir(id), "upper"), Work: filepath.Join(s.Dir(id), "work")}, os.MkdirAll(layer, 0o755)
+	upper := filepath.Join(s.Dir(id), "upper")
+	return container.Rootfs{Lower: []string{layer}, Upper: upper, Work: filepath.Join(s.Dir(id), "work")},
+		errors.Join(os.MkdirAll(layer, 0o755), os.MkdirAll(upper, 0o755))
 }
 
 // Layer is the folder that is every image's only layer.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,8 +34,8 @@ func lockRoots(dirs ...string) (func(), error) {
 			return nil, err
 		}
 		held = append(held, f)
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			owner, _ := os.ReadFile(f.Name())
+		owner, _ := os.ReadFile(f.Name())
+		if err := lock(f, owner); err != nil {
 			release()
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, fmt.Errorf("%s is in use by another daemon (pid %s)", dir, strings.TrimSpace(string(owner)))
@@ -46,6 +47,27 @@ func lockRoots(dirs ...string) (func(), error) {
 		}
 	}
 	return release, nil
+}
+
+// leftoverWait is how long the lock of a daemon that is gone is waited for.
+const leftoverWait = 5 * time.Second
+
+// lock takes the lock of a root. When the daemon that had it was killed, a child
+// that it was starting may hold its files until that has executed: this is
+// waited for.
+func lock(f *os.File, owner []byte) error {
+	const pause = 10 * time.Millisecond
+	for waited := time.Duration(0); ; waited += pause {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || waited >= leftoverWait {
+			return err
+		}
+		pid, convErr := strconv.Atoi(strings.TrimSpace(string(owner)))
+		if convErr != nil || unix.Kill(pid, 0) == nil {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // writePidFile refuses when the process that the file names still lives; a file

@@ -196,6 +196,9 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	}
 	runtimes := map[string]containers.Runtime{"orlop": {}, "runc": {}}
 	for name, rt := range c.Runtimes {
+		if path, err := lookPath(rt.Path); err == nil {
+			rt.Path = path // one that is not there is told when it is wanted
+		}
 		runtimes[name] = containers.Runtime{Path: rt.Path, Args: rt.Args}
 	}
 	cgroupParent := id.CgroupParent

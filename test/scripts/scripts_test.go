@@ -11,6 +11,9 @@
 //	registry [IMAGE …]               a registry on loopback with these images; $REGISTRY names it
 //	await COMMAND …                  repeats an inside or orlop command until it succeeds
 //	load IMAGE                       loads an image of test/images
+//	configure JSON                   restarts the daemon with this daemon.json
+//
+// $RUNTIMES is a folder with Debian's runc and crun.
 //
 // Conditions: [orlop] and [docker] tell the client, [peer] the engine.
 package scripts
@@ -76,6 +79,7 @@ func runScripts(t *testing.T, client string) {
 			env.Setenv("CLIENT", testkit.Program(tb, client))
 			env.Setenv("SOCKET", s.socket)
 			env.Setenv("DIR", s.dir)
+			env.Setenv("RUNTIMES", foreignRuntimes(tb, env.WorkDir))
 			env.Setenv("IMAGES", filepath.Dir(testkit.Image(tb, "busybox")))
 			return nil
 		},
@@ -97,8 +101,43 @@ func runScripts(t *testing.T, client string) {
 			"registry": registry,
 			"await":    await,
 			"load":     load,
+			"configure": func(ts *testscript.TestScript, neg bool, args []string) {
+				e := of(ts).engine
+				if neg || len(args) != 1 || e == nil {
+					ts.Fatalf("usage: configure JSON (not with a peer)")
+				}
+				ts.Check(os.WriteFile(filepath.Join(e.Dir, "daemon.json"), []byte(args[0]), 0o600))
+				e.Kill()
+				e.Start()
+			},
 		},
 	})
+}
+
+// foreignRuntimes makes programs runc and crun that run Debian's, which are
+// unpacked and not installed.
+func foreignRuntimes(t testing.TB, dir string) string {
+	t.Helper()
+	dir = filepath.Join(dir, "runtimes")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	peer := filepath.Join(os.Getenv("HOME"), ".cache/orlop/peers/runtimes")
+	if cache := os.Getenv("ORLOP_PEERS"); cache != "" {
+		peer = filepath.Join(cache, "runtimes")
+	}
+	for name, body := range map[string]string{
+		"runc": "exec %s/usr/sbin/runc \"$@\"",
+		// crun refuses a host with controllers on v1 and v2, so it does not get
+		// to see the v2 ones.
+		"crun": "export LD_LIBRARY_PATH=%[1]s/usr/lib/x86_64-linux-gnu\nexec unshare --mount --propagation slave " +
+			"sh -c 'umount -l /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"' %[1]s/usr/bin/crun \"$@\"",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, "#!/bin/sh\n"+body+"\n", peer), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 func of(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state) }

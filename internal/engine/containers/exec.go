@@ -240,7 +240,7 @@ func execError(err error) error {
 		return err
 	}
 	return startedError{
-		text:  "OCI runtime exec failed: exec failed: unable to start container process: " + recognizable(failure.Error(), failure.ExitCode()),
+		text:  "OCI runtime exec failed: exec failed: " + strings.TrimPrefix(processFailure(failure), "exec failed: "),
 		cause: err,
 	}
 }

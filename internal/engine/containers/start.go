@@ -307,10 +307,20 @@ func startError(err error) error {
 		return fmt.Errorf("failed to create task for container: %w", err)
 	}
 	return startedError{
-		text: "failed to create task for container: OCI runtime create failed: unable to start container process: " +
-			recognizable(failure.Error(), failure.ExitCode()),
+		text:  "failed to create task for container: OCI runtime create failed: " + processFailure(failure),
 		cause: err,
 	}
+}
+
+// processFailure tells why a process could not be started; other runtimes
+// begin with these words themselves.
+func processFailure(failure StartFailure) string {
+	const unable = "unable to start container process: "
+	text := recognizable(failure.Error(), failure.ExitCode())
+	if !strings.Contains(text, unable) {
+		text = unable + text
+	}
+	return text
 }
 
 // recognizable makes sure that a message has the words by which clients choose

@@ -9,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -50,7 +50,7 @@ type foreignProcess struct {
 
 func startForeign(ctx context.Context, l *launch, s stdio) (_ runner, err error) {
 	if !strings.HasPrefix(l.Runtime, "/") {
-		return nil, errdefs.ErrInvalidArgument.WithMessage("runtime " + l.Runtime + " is not an absolute path")
+		return nil, &lifecycle.StartError{Code: 128, Err: fmt.Errorf("exec: %q: executable file not found in $PATH", l.Runtime)}
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become subreaper: %w", err)
@@ -80,10 +80,16 @@ func startForeign(ctx context.Context, l *launch, s stdio) (_ runner, err error)
 	return f, nil
 }
 
+// foreignVersion is what config.json says it is: older runtimes (crun before
+// 1.9) refuse any newer number, and all ignore keys that they do not know.
+const foreignVersion = "1.0.2"
+
 // writeBundle writes config.json; the root is a folder beside it where layers
 // are mounted.
 func (f *foreign) writeBundle(l *launch) error {
 	spec := *l.Spec
+	spec.Version = foreignVersion
+	spec.Mounts = plainReadonly(spec.Mounts)
 	if l.Rootfs != nil {
 		readonly := spec.Root != nil && spec.Root.Readonly
 		spec.Root = &specs.Root{Path: "rootfs", Readonly: readonly}
@@ -221,7 +227,7 @@ func (f *foreign) execFiles(args []string, files []*os.File) error {
 		return fmt.Errorf("run runtime %s: %w", f.runtime[0], err)
 	}
 	if !state.Success() {
-		return fmt.Errorf("runtime %s %s: %s", f.runtime[0], strings.Join(args, " "), state)
+		return fmt.Errorf("runtime %s: %s", f.runtime[0], state)
 	}
 	return nil
 }
@@ -264,7 +270,7 @@ func memory(content []byte) (*os.File, error) {
 // know. Another program's text is all there is to tell the causes apart.
 func startFailure(err error, said string) error {
 	if said == "" {
-		return err
+		return &lifecycle.StartError{Code: 128, Err: fmt.Errorf("unable to retrieve OCI runtime error: %w", err)}
 	}
 	code := 128
 	words := strings.ToLower(said)
@@ -389,4 +395,19 @@ func mountLayers(l *launch, target string) error {
 		return fmt.Errorf("mount rootfs at %s: %w", target, err)
 	}
 	return nil
+}
+
+// plainReadonly writes "rro" as "ro" where that is the same, on files: crun
+// before 1.9 applies it to folders only.
+func plainReadonly(mounts []specs.Mount) []specs.Mount {
+	mounts = slices.Clone(mounts)
+	for i, m := range mounts {
+		if j := slices.Index(m.Options, "rro"); j >= 0 {
+			if st, err := os.Stat(m.Source); err == nil && !st.IsDir() {
+				mounts[i].Options = slices.Clone(m.Options)
+				mounts[i].Options[j] = "ro"
+			}
+		}
+	}
+	return mounts
 }

@@ -38,8 +38,11 @@ import (
 	"github.com/orlop/orlop/internal/netdriver/bridge"
 	"github.com/orlop/orlop/internal/netdriver/firewall"
 	nethost "github.com/orlop/orlop/internal/netdriver/host"
+	"github.com/orlop/orlop/internal/netdriver/ipvlan"
+	"github.com/orlop/orlop/internal/netdriver/macvlan"
 	"github.com/orlop/orlop/internal/netdriver/netd"
 	"github.com/orlop/orlop/internal/netdriver/sandbox"
+	"github.com/orlop/orlop/internal/netdriver/uplink"
 	"github.com/orlop/orlop/internal/registry/remote"
 	"github.com/orlop/orlop/internal/store/eventlog"
 	"github.com/orlop/orlop/internal/store/layers"
@@ -272,6 +275,11 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		return nil, err
 	}
 	e.closers = append(e.closers, bridges.Close)
+	parents, err := uplink.New()
+	if err != nil {
+		return nil, err
+	}
+	e.closers = append(e.closers, parents.Close)
 	sandboxes, err := sandbox.New()
 	if err != nil {
 		return nil, err
@@ -294,9 +302,11 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		Default: def, Pools: c.Pools,
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts, HostGateway: c.HostGateway,
 		KeepForwarding: !c.IPForward,
-		Drivers:        map[string]networks.Driver{network.DriverBridge: bridges},
-		Sandboxes:      sandboxes,
-		Firewall:       fw,
+		Drivers: map[string]networks.Driver{
+			network.DriverBridge: bridges, network.Macvlan: macvlan.New(parents), network.Ipvlan: ipvlan.New(parents),
+		},
+		Sandboxes: sandboxes,
+		Firewall:  fw,
 		Nameserver: netd.New(netd.Config{
 			Program: netdBinary, Dir: filepath.Join(c.ExecRoot, "netd"), Logger: log,
 		}),

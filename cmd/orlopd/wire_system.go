@@ -32,7 +32,7 @@ func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService 
 		Driver: storageDriver, DriverStatus: driverStatus(c.DataRoot), Namespace: id.Namespace,
 		Firewall:        firewallInfo,
 		NetworkWarnings: e.networks.Warnings,
-		NetworkDrivers:  []string{network.DriverBridge, network.DriverHost, network.DriverNull},
+		NetworkDrivers:  []string{network.DriverBridge, network.DriverHost, network.Ipvlan, network.Macvlan, network.DriverNull},
 		LogDrivers:      []string{"json-file", "local"},
 		Machine:         describeMachine(machine),
 		Build: system.Build{

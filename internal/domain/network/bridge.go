@@ -179,7 +179,18 @@ func BridgeDevice(id string) string {
 	return "br-" + id
 }
 
-// Subnets of a record's family: the configured subnet, its gateway (invalid
+// Subnets are all subnets of the network.
+func (r Record) Subnets() []netip.Prefix {
+	var out []netip.Prefix
+	for _, c := range r.IPAM.Config {
+		if c.Subnet.IsValid() {
+			out = append(out, c.Subnet)
+		}
+	}
+	return out
+}
+
+// subnets of a record's family: the configured subnet, its gateway (invalid
 // for none) and range.
 func (r Record) subnets(ipv6 bool) (subnet netip.Prefix, gateway netip.Addr) {
 	for _, c := range r.IPAM.Config {

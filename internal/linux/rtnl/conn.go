@@ -599,3 +599,97 @@ func (c *Conn) SetNeighbor(index int, addr netip.Addr, mac net.HardwareAddr) err
 	}
 	return nil
 }
+
+// AddVLAN makes a sub-interface of parent for frames with an 802.1q tag, and
+// switches it on.
+func (c *Conn) AddVLAN(name string, parent int, id uint16) error {
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vlan"))
+	kind.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(id))
+	return c.add(name, "vlan", kind, nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(parent))))
+}
+
+// AddDummy makes an interface that leads nowhere, and switches it on.
+func (c *Conn) AddDummy(name string) error {
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("dummy"))
+	return c.add(name, "dummy", kind)
+}
+
+func (c *Conn) add(name, kind string, parts ...nl.NetlinkRequestData) error {
+	parts = append([]nl.NetlinkRequestData{info(0, true), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))}, parts...)
+	if _, err := c.request(unix.RTM_NEWLINK, create, 0, parts...); err != nil {
+		return fmt.Errorf("add %s %s: %w", kind, name, err)
+	}
+	return nil
+}
+
+// Sub describes an interface that shares another one's wire.
+type Sub struct {
+	// Kind is "macvlan" or "ipvlan".
+	Kind string
+	Name string
+	// Parent is the other one's index.
+	Parent int
+	// Mode is bridge, private, vepa, passthru; or l2, l3, l3s with the flag
+	// bridge, private, vepa.
+	Mode, Flag string
+	// MAC of a macvlan; nil has the kernel draw one.
+	MAC net.HardwareAddr
+	// MTU in bytes; 0 is the parent's.
+	MTU int
+	// NS is the namespace it is born in, switched off; nil is the connection's.
+	NS *uintptr
+}
+
+// Modes of macvlan and ipvlan (linux/if_link.h).
+var (
+	macvlanModes = map[string]uint32{"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+	ipvlanModes  = map[string]uint16{"l2": 0, "l3": 1, "l3s": 2}
+	ipvlanFlags  = map[string]uint16{"bridge": 0, "private": 1, "vepa": 2}
+)
+
+// AddSub makes such an interface. unix.EINVAL or unix.EBUSY where the parent
+// has interfaces of the other kind.
+func (c *Conn) AddSub(s Sub) error {
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(s.Kind))
+	data := kind.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	if s.Kind == "ipvlan" {
+		data.AddRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(ipvlanModes[s.Mode]))
+		data.AddRtAttr(nl.IFLA_IPVLAN_FLAG, nl.Uint16Attr(ipvlanFlags[s.Flag]))
+	} else {
+		data.AddRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(macvlanModes[s.Mode]))
+	}
+	parts := []nl.NetlinkRequestData{
+		info(0, false),
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(s.Name)),
+		nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(s.Parent))), kind,
+	}
+	if s.MAC != nil {
+		parts = append(parts, nl.NewRtAttr(unix.IFLA_ADDRESS, s.MAC))
+	}
+	if s.MTU > 0 {
+		parts = append(parts, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(s.MTU))))
+	}
+	if s.NS != nil {
+		parts = append(parts, nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(*s.NS))))
+	}
+	if _, err := c.request(unix.RTM_NEWLINK, create, 0, parts...); err != nil {
+		return fmt.Errorf("add %s %s: %w", s.Kind, s.Name, err)
+	}
+	return nil
+}
+
+// DelRoute removes the route that AddRoute made on the link itself; one that is
+// not there is no error.
+func (c *Conn) DelRoute(index int, to netip.Prefix) error {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len, msg.Scope = uint8(family(to.Addr())), uint8(to.Bits()), unix.RT_SCOPE_LINK
+	_, err := c.request(unix.RTM_DELROUTE, unix.NLM_F_ACK, 0, msg,
+		nl.NewRtAttr(unix.RTA_DST, to.Masked().Addr().AsSlice()), nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("delete route to %s: %w", to, err)
+	}
+	return nil
+}

@@ -25,9 +25,12 @@ import (
 	"github.com/orlop/orlop/internal/netdriver/bridge"
 	"github.com/orlop/orlop/internal/netdriver/firewall"
 	"github.com/orlop/orlop/internal/netdriver/host"
+	"github.com/orlop/orlop/internal/netdriver/ipvlan"
+	"github.com/orlop/orlop/internal/netdriver/macvlan"
 	"github.com/orlop/orlop/internal/netdriver/netd"
 	"github.com/orlop/orlop/internal/netdriver/nettest"
 	"github.com/orlop/orlop/internal/netdriver/sandbox"
+	"github.com/orlop/orlop/internal/netdriver/uplink"
 )
 
 // TestMain is netd when the program is called by that name.
@@ -139,13 +142,17 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 	must(t, err)
 	e.boxes, err = sandbox.New()
 	must(t, err)
+	parents, err := uplink.New()
+	must(t, err)
+	t.Cleanup(func() { parents.Close() })
 	e.rules, err = firewall.New(firewall.Config{Table: e.name, Dir: e.dir, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	must(t, err)
 	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	e.netd = netd.New(netd.Config{Program: filepath.Join(e.dir, "orlop-netd"), Dir: filepath.Join(e.dir, "netd"), Logger: log})
 	e.cfg = networks.Config{
-		Default: network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
-		Drivers: map[string]networks.Driver{"bridge": e.driver}, Sandboxes: e.boxes, Firewall: e.rules, Nameserver: e.netd, Host: machine{host.New(), "nameserver 192.0.2.53\n"},
+		Default:   network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
+		Drivers:   map[string]networks.Driver{"bridge": e.driver, "macvlan": macvlan.New(parents), "ipvlan": ipvlan.New(parents)},
+		Sandboxes: e.boxes, Firewall: e.rules, Nameserver: e.netd, Host: machine{host.New(), "nameserver 192.0.2.53\n"},
 		Store: e.store, Events: e.store, Logger: log, Now: time.Now, NewID: newID,
 	}
 	if change != nil {

@@ -18,8 +18,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/linux/netns"
@@ -267,7 +269,7 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 		return err
 	}
 	for _, p := range itf.Addrs {
-		if err := inside.AddAddr(link.Index, p); err != nil {
+		if err := patiently(func() error { return inside.AddAddr(link.Index, p) }); err != nil {
 			return err
 		}
 	}
@@ -276,7 +278,7 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 			return err
 		}
 	}
-	if err := inside.SetUp(link.Index); err != nil {
+	if err := patiently(func() error { return inside.SetUp(link.Index) }); err != nil {
 		return err
 	}
 	for _, r := range itf.Routes {
@@ -298,6 +300,22 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 		return nil
 	}
 	return m.passing(host, *dev, itf, mac)
+}
+
+// patiently repeats what a namespace that the kernel is just removing stands in
+// the way of, for a second: MAC addresses of macvlan and addresses of ipvlan are
+// unique on a parent.
+func patiently(act func() error) error {
+	const pause = 5 * time.Millisecond
+	var err error
+	for range time.Second / pause {
+		err = act()
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+	return err
 }
 
 // place is what an interface is connected to, for errors.
@@ -349,6 +367,19 @@ func (m *Maker) lay(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface
 			return nil, inside.SetMAC(link.Index, mac)
 		}
 		return nil, nil
+	}
+	if itf.Kind == network.Macvlan || itf.Kind == network.Ipvlan {
+		parent, err := host.Link(itf.Parent)
+		if rtnl.IsGone(err) {
+			return nil, errdefs.ErrNotFound.WithMessage("the requested parent interface " + itf.Parent + " was not found on the Docker host")
+		}
+		if err != nil {
+			return nil, err
+		}
+		fd := ns.Fd()
+		return nil, host.AddSub(rtnl.Sub{
+			Kind: itf.Kind, Name: itf.InnerLink, Parent: parent.Index, Mode: itf.Mode, Flag: itf.Flag, MAC: mac, MTU: itf.MTU, NS: &fd,
+		})
 	}
 	return nil, errdefs.ErrNotImplemented.WithMessage("interfaces of kind " + itf.Kind + " are not known")
 }

@@ -117,4 +117,6 @@ type Binding struct {
 	HostPort      uint16     `json:"hostPort"`
 	ContainerIP   netip.Addr `json:"containerIp"`
 	ContainerPort uint16     `json:"containerPort"`
+	// Direct: the port may also be reached by the container's own address.
+	Direct bool `json:"direct,omitempty"`
 }

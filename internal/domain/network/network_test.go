@@ -328,7 +328,7 @@ func TestBindingIsTranslatedByTheKernelOrCarriedByNetd(t *testing.T) {
 		{"2001:db8::1", "fd00::2", true, false},
 		{"0.0.0.0", "fd00::2", false, true},
 	} {
-		b := Binding{HostIP: netip.MustParseAddr(c.host), ContainerIP: netip.MustParseAddr(c.container)}
+		b := Binding{HostIP: netip.MustParseAddr(c.host), HostPort: 80, ContainerIP: netip.MustParseAddr(c.container)}
 		if b.Translated() != c.translated || b.Relayed() != c.relayed {
 			t.Errorf("%s to %s: translated %v, relayed %v", c.host, c.container, b.Translated(), b.Relayed())
 		}

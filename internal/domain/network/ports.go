@@ -249,21 +249,31 @@ func PortMap(exposed networktypes.PortSet, bindings []Binding) networktypes.Port
 		if !ok {
 			continue
 		}
-		m[p] = append(m[p], networktypes.PortBinding{HostIP: b.HostIP, HostPort: fmt.Sprint(b.HostPort)})
+		shown := networktypes.PortBinding{HostIP: b.HostIP}
+		if b.HostPort != 0 {
+			shown.HostPort = fmt.Sprint(b.HostPort)
+		}
+		m[p] = append(m[p], shown)
 	}
 	return m
+}
+
+// Reserved are the bindings that have a port of the host: on routed networks
+// there is none.
+func Reserved(bindings []Binding) []Binding {
+	return slices.DeleteFunc(slices.Clone(bindings), func(b Binding) bool { return b.HostPort == 0 })
 }
 
 // Relayed reports whether connections are (also) carried by netd, because the
 // kernel cannot translate them: the families differ, or the host address
 // includes [::1] (IPv6 has no route_localnet).
 func (b Binding) Relayed() bool {
-	return b.HostIP.Is4() != b.ContainerIP.Is4() || b.HostIP.Is6() && (b.HostIP.IsUnspecified() || b.HostIP.IsLoopback())
+	return b.HostPort != 0 && (b.HostIP.Is4() != b.ContainerIP.Is4() || b.HostIP.Is6() && (b.HostIP.IsUnspecified() || b.HostIP.IsLoopback()))
 }
 
 // Translated reports whether the firewall translates the binding.
 func (b Binding) Translated() bool {
-	return b.HostIP.Is4() == b.ContainerIP.Is4() && !(b.HostIP.Is6() && b.HostIP.IsLoopback())
+	return b.HostPort != 0 && b.HostIP.Is4() == b.ContainerIP.Is4() && !(b.HostIP.Is6() && b.HostIP.IsLoopback())
 }
 
 // String is the binding as Docker writes it in errors.

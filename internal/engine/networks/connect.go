@@ -223,32 +223,27 @@ func (s *Service) switchOver(ctx context.Context, sb *sandbox, req SandboxReques
 // Their host ports stay; where there was no way to the container they are chosen
 // now, where there is none any more they are given up.
 func (s *Service) movePorts(ctx context.Context, req SandboxRequest, from network.Attachment, to *network.Attachment, undo *undoStack) error {
-	was, wasOK := s.portsLeadTo(from.Endpoints)
-	now, nowOK := s.portsLeadTo(to.Endpoints)
-	if wasOK == nowOK && was.IPv4 == now.IPv4 && was.IPv6 == now.IPv6 {
+	was, wasOK := s.leadOf(from.Endpoints)
+	now, nowOK := s.leadOf(to.Endpoints)
+	if wasOK == nowOK && was == now {
 		return nil
 	}
 	switch {
-	case nowOK && len(from.Ports) > 0:
-		to.Ports = nil
-		for _, b := range from.Ports {
-			if target := portTarget(b.HostIP, now); target.IsValid() {
-				b.ContainerIP = target
-				to.Ports = append(to.Ports, b)
-			}
-		}
 	case nowOK:
-		wanted, err := s.wantedPorts(req)
-		if err != nil || len(wanted) == 0 {
+		wanted, err := s.wantedPorts(req, now.bind)
+		if err != nil {
 			return err
 		}
-		if to.Ports, err = s.takePorts(wanted, now, nil); err != nil {
+		to.Ports, wanted = keepPorts(from.Ports, wanted, now)
+		fresh, err := s.takePorts(wanted, now, nil)
+		if err != nil {
 			return err
 		}
 		undo.add("release ports", func(context.Context) error {
-			s.releasePorts(to.Ports)
+			s.releasePorts(fresh)
 			return nil
 		})
+		to.Ports = append(to.Ports, fresh...)
 	default:
 		to.Ports = nil
 	}
@@ -263,6 +258,34 @@ func (s *Service) movePorts(ctx context.Context, req SandboxRequest, from networ
 		return s.cfg.Firewall.Publish(ctx, to.Ports)
 	}
 	return nil
+}
+
+// keepPorts redirects the bindings there are, and returns what of wanted is
+// left: host addresses that have no port yet.
+func keepPorts(have []network.Binding, wanted []network.WantedPort, to lead) (kept []network.Binding, left []network.WantedPort) {
+	for _, b := range have {
+		reserved := false
+		if b.ContainerIP, b.Direct, reserved = to.target(b.HostIP); !b.ContainerIP.IsValid() {
+			continue
+		}
+		if !reserved {
+			b.HostPort = 0
+		}
+		if reserved == (b.HostPort != 0) {
+			kept = append(kept, b)
+		}
+	}
+	for _, w := range wanted {
+		w.HostIPs = slices.DeleteFunc(slices.Clone(w.HostIPs), func(ip netip.Addr) bool {
+			return slices.ContainsFunc(kept, func(b network.Binding) bool {
+				return b.Proto == w.Proto && b.ContainerPort == w.ContainerPort && b.HostIP == ip
+			})
+		})
+		if len(w.HostIPs) > 0 {
+			left = append(left, w)
+		}
+	}
+	return kept, left
 }
 
 // record makes the outcome known; false when the sandbox was closed meanwhile.

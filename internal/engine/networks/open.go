@@ -164,7 +164,7 @@ func (s *Service) Check(_ context.Context, req SandboxRequest) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.wantedPorts(req); err != nil {
+	if _, err := s.wantedPorts(req, netip.Addr{}); err != nil {
 		return err
 	}
 	if _, err := network.ParseExtraHosts(req.ExtraHosts, []netip.Addr{netip.IPv4Unspecified()}); err != nil {
@@ -201,8 +201,13 @@ func asked(req SandboxRequest, n *netState) *networktypes.EndpointSettings {
 	return nil
 }
 
-func (s *Service) wantedPorts(req SandboxRequest) ([]network.WantedPort, error) {
-	return network.WantedPorts(req.Exposed, req.Bindings, req.PublishAll, s.cfg.Default.HostIP, s.ipv6)
+// wantedPorts reads what a request publishes; bind, when valid, replaces the
+// daemon's address for ports that name none.
+func (s *Service) wantedPorts(req SandboxRequest, bind netip.Addr) ([]network.WantedPort, error) {
+	if !bind.IsValid() {
+		bind = s.cfg.Default.HostIP
+	}
+	return network.WantedPorts(req.Exposed, req.Bindings, req.PublishAll, bind, s.ipv6)
 }
 
 // Open makes the sandbox of a container: addresses and ports are decided,
@@ -603,17 +608,17 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox) 
 	if len(req.Bindings) == 0 && !req.PublishAll {
 		return nil
 	}
-	wanted, err := s.wantedPorts(req)
-	if err != nil || len(wanted) == 0 {
-		return err
-	}
-	ep, ok := s.portsLeadTo(sb.att.Endpoints)
+	to, ok := s.leadOf(sb.att.Endpoints)
 	if !ok {
 		return nil
 	}
+	wanted, err := s.wantedPorts(req, to.bind)
+	if err != nil || len(wanted) == 0 {
+		return err
+	}
 	var skip map[uint16]bool
 	for attempt := 1; ; attempt++ {
-		bindings, err := s.takePorts(wanted, ep, skip)
+		bindings, err := s.takePorts(wanted, to, skip)
 		if err != nil {
 			return err
 		}
@@ -635,27 +640,6 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox) 
 	}
 }
 
-// portsLeadTo returns the addresses that published ports lead to: those of the
-// endpoints with the default routes, where their networks can do that.
-func (s *Service) portsLeadTo(eps []network.Endpoint) (network.Endpoint, bool) {
-	var to network.Endpoint
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ep := range eps {
-		n := s.networks[ep.NetworkID]
-		if n == nil || !n.caps.Ports {
-			continue
-		}
-		if ep.Default4 {
-			to.IPv4, to.ID = ep.IPv4, ep.ID
-		}
-		if ep.Default6 {
-			to.IPv6, to.ID = ep.IPv6, cmp.Or(to.ID, ep.ID)
-		}
-	}
-	return to, to.IPv4.IsValid() || to.IPv6.IsValid()
-}
-
 // fixedPort reports whether the request asked for exactly this host port.
 func fixedPort(wanted []network.WantedPort, b network.Binding) bool {
 	return slices.ContainsFunc(wanted, func(w network.WantedPort) bool {
@@ -664,39 +648,42 @@ func fixedPort(wanted []network.WantedPort, b network.Binding) bool {
 }
 
 // takePorts decides all host ports of a request or none.
-func (s *Service) takePorts(wanted []network.WantedPort, ep network.Endpoint, skip map[uint16]bool) (bindings []network.Binding, err error) {
+func (s *Service) takePorts(wanted []network.WantedPort, to lead, skip map[uint16]bool) (bindings []network.Binding, err error) {
 	s.portsMu.Lock()
 	defer s.portsMu.Unlock()
 	for _, w := range wanted {
-		port, err := s.ports.Take(w, skip)
-		if err != nil {
-			for _, b := range bindings {
-				s.ports.Release(b.Proto, b.HostPort, b.HostIP)
+		one := w
+		one.HostIPs = nil
+		for _, ip := range w.HostIPs {
+			if _, _, reserved := to.target(ip); reserved {
+				one.HostIPs = append(one.HostIPs, ip)
 			}
-			return nil, err
+		}
+		port := uint16(0)
+		if len(one.HostIPs) > 0 {
+			if port, err = s.ports.Take(one, skip); err != nil {
+				for _, b := range network.Reserved(bindings) {
+					s.ports.Release(b.Proto, b.HostPort, b.HostIP)
+				}
+				return nil, err
+			}
 		}
 		for _, ip := range w.HostIPs {
-			target := portTarget(ip, ep)
-			bindings = append(bindings, network.Binding{
-				Proto: w.Proto, HostIP: ip, HostPort: port, ContainerIP: target, ContainerPort: w.ContainerPort,
-			})
+			b := network.Binding{Proto: w.Proto, HostIP: ip, HostPort: port, ContainerPort: w.ContainerPort}
+			reserved := false
+			if b.ContainerIP, b.Direct, reserved = to.target(ip); !reserved {
+				b.HostPort = 0
+			}
+			bindings = append(bindings, b)
 		}
 	}
 	return bindings, nil
 }
 
-// portTarget is where a port on a host address leads to.
-func portTarget(host netip.Addr, ep network.Endpoint) netip.Addr {
-	if host.Is6() && ep.IPv6.IsValid() || !ep.IPv4.IsValid() {
-		return ep.IPv6.Addr()
-	}
-	return ep.IPv4.Addr()
-}
-
 func (s *Service) releasePorts(bindings []network.Binding) {
 	s.portsMu.Lock()
 	defer s.portsMu.Unlock()
-	for _, b := range bindings {
+	for _, b := range network.Reserved(bindings) {
 		s.ports.Release(b.Proto, b.HostPort, b.HostIP)
 	}
 }
@@ -797,7 +784,7 @@ func (s *Service) hostGateways() []netip.Addr {
 // names is the name server's part of a sandbox.
 func (s *Service) names(att network.Attachment, pid int) network.Names {
 	n := network.Names{
-		ContainerID: att.ContainerID, Pid: pid, DNS: att.DNS, Upstream: att.Upstream, OwnRoot: att.OwnRoot, Ports: att.Ports,
+		ContainerID: att.ContainerID, Pid: pid, DNS: att.DNS, Upstream: att.Upstream, OwnRoot: att.OwnRoot, Ports: network.Reserved(att.Ports),
 	}
 	for _, ep := range att.Endpoints {
 		// A sandbox that is only on internal networks asks nobody outside.

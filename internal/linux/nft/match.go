@@ -221,6 +221,42 @@ func DNATByAddr(m string, ipv6 bool) []expr.Any {
 	}, dnat(m, ipv6)...)
 }
 
+// ToPort looks up destination address . protocol . port in a set.
+func ToPort(set string, ipv6 bool) []expr.Any {
+	offset, length, words := DstAddr4, uint32(4), uint32(1)
+	if ipv6 {
+		offset, length, words = DstAddr6, 16, 4
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg32, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg32 + words},
+		&expr.Payload{DestRegister: reg32 + words + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: reg32, SetName: set},
+	}
+}
+
+// Protocol matches a transport protocol (IPPROTO_…).
+func Protocol(proto byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{proto}},
+	}
+}
+
+// SNATByIIF translates the source by a map of the incoming interface to an
+// address; a miss ends the rule.
+func SNATByIIF(m string, ipv6 bool) []expr.Any {
+	family := uint32(unix.NFPROTO_IPV4)
+	if ipv6 {
+		family = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg32},
+		&expr.Lookup{SourceRegister: reg32, DestRegister: reg1, IsDestRegSet: true, SetName: m},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: reg1},
+	}
+}
+
 // dnat looks the key in the first registers up; a miss ends the rule.
 func dnat(m string, ipv6 bool) []expr.Any {
 	family, port := uint32(unix.NFPROTO_IPV4), uint32(reg32+1)

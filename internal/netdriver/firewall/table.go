@@ -15,9 +15,11 @@ package firewall
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/linux/nft"
@@ -26,12 +28,25 @@ import (
 
 // Sets of interface names.
 const (
-	setBridges    = "bridges"
-	setMasquerade = "masquerade"
-	setInternal   = "internal"
-	setICC        = "icc"
-	setHairpin4   = "hairpin4"
-	setHairpin6   = "hairpin6"
+	setBridges     = "bridges"
+	setMasquerade4 = "masquerade4"
+	setMasquerade6 = "masquerade6"
+	setInternal    = "internal"
+	// Networks that are reached by the containers' own addresses: on published
+	// ports only, or on all.
+	setRouted4 = "routed4"
+	setRouted6 = "routed6"
+	setOpen4   = "open4"
+	setOpen6   = "open6"
+	// Interfaces of the host . networks whose published ports they may reach by
+	// the containers' own addresses.
+	setTrusted = "trusted"
+	// Addresses that networks speak with, by the network's interface.
+	mapSource4  = "source4"
+	mapSource6  = "source6"
+	setICC      = "icc"
+	setHairpin4 = "hairpin4"
+	setHairpin6 = "hairpin6"
 )
 
 // commentForeign marks the rule that exists only where the engine switched
@@ -91,8 +106,14 @@ func Table(name string, mark uint32, rules network.Ruleset) nft.Table {
 					nft.Family(false), nft.OutWithSource(setHairpin4, false), nft.CTTranslated(), nft.Masquerade()),
 				rule("to a published port of the own network, IPv6", `meta nfproto ipv6 oifname . ip6 saddr @hairpin6 ct status dnat masquerade`,
 					nft.Family(true), nft.OutWithSource(setHairpin6, true), nft.CTTranslated(), nft.Masquerade()),
-				rule("from containers to the world", `iifname @masquerade oifname != @bridges masquerade`,
-					nft.IIFIn(setMasquerade, false), nft.OIFIn(setBridges, true), nft.Masquerade()),
+				rule("from containers to the world, by an address of their own", `meta nfproto ipv4 oifname != @bridges snat ip to iifname map @source4`,
+					nft.Family(false), nft.OIFIn(setBridges, true), nft.SNATByIIF(mapSource4, false)),
+				rule("from containers to the world, by an IPv6 address of their own", `meta nfproto ipv6 oifname != @bridges snat ip6 to iifname map @source6`,
+					nft.Family(true), nft.OIFIn(setBridges, true), nft.SNATByIIF(mapSource6, true)),
+				rule("from containers to the world", `meta nfproto ipv4 iifname @masquerade4 oifname != @bridges masquerade`,
+					nft.Family(false), nft.IIFIn(setMasquerade4, false), nft.OIFIn(setBridges, true), nft.Masquerade()),
+				rule("from containers to the world, IPv6", `meta nfproto ipv6 iifname @masquerade6 oifname != @bridges masquerade`,
+					nft.Family(true), nft.IIFIn(setMasquerade6, false), nft.OIFIn(setBridges, true), nft.Masquerade()),
 			},
 		},
 		{
@@ -124,9 +145,25 @@ func Table(name string, mark uint32, rules network.Ruleset) nft.Table {
 				rule("published ports", `oifname @bridges ct status dnat goto allowed`,
 					nft.OIFIn(setBridges, false), nft.CTTranslated(), nft.Goto("allowed")),
 				rule("within a network", `iifname . oifname @icc goto allowed`, nft.PairIn(setICC), nft.Goto("allowed")),
+				rule("internal networks stay inside", `iifname @internal drop`, nft.IIFIn(setInternal, false), nft.Drop()),
+				rule("published ports of routed networks", `meta nfproto ipv4 oifname @routed4 ip daddr . meta l4proto . th dport @direct4 goto allowed`,
+					nft.Family(false), nft.OIFIn(setRouted4, false), nft.ToPort(portmap.Direct4, false), nft.Goto("allowed")),
+				rule("published ports of routed networks, IPv6", `meta nfproto ipv6 oifname @routed6 ip6 daddr . meta l4proto . th dport @direct6 goto allowed`,
+					nft.Family(true), nft.OIFIn(setRouted6, false), nft.ToPort(portmap.Direct6, true), nft.Goto("allowed")),
+				rule("routed networks answer ping", `meta nfproto ipv4 oifname @routed4 meta l4proto icmp goto allowed`,
+					nft.Family(false), nft.OIFIn(setRouted4, false), nft.Protocol(unix.IPPROTO_ICMP), nft.Goto("allowed")),
+				rule("routed networks answer ping, IPv6", `meta nfproto ipv6 oifname @routed6 meta l4proto ipv6-icmp goto allowed`,
+					nft.Family(true), nft.OIFIn(setRouted6, false), nft.Protocol(unix.IPPROTO_ICMPV6), nft.Goto("allowed")),
+				rule("published ports, from trusted interfaces", `meta nfproto ipv4 iifname . oifname @trusted ip daddr . meta l4proto . th dport @direct4 goto allowed`,
+					nft.Family(false), nft.PairIn(setTrusted), nft.ToPort(portmap.Direct4, false), nft.Goto("allowed")),
+				rule("published ports, from trusted interfaces, IPv6", `meta nfproto ipv6 iifname . oifname @trusted ip6 daddr . meta l4proto . th dport @direct6 goto allowed`,
+					nft.Family(true), nft.PairIn(setTrusted), nft.ToPort(portmap.Direct6, true), nft.Goto("allowed")),
+				rule("unprotected networks", `meta nfproto ipv4 oifname @open4 goto allowed`,
+					nft.Family(false), nft.OIFIn(setOpen4, false), nft.Goto("allowed")),
+				rule("unprotected networks, IPv6", `meta nfproto ipv6 oifname @open6 goto allowed`,
+					nft.Family(true), nft.OIFIn(setOpen6, false), nft.Goto("allowed")),
 				rule("other networks, direct access from outside", `oifname @bridges drop`,
 					nft.OIFIn(setBridges, false), nft.Drop()),
-				rule("internal networks stay inside", `iifname @internal drop`, nft.IIFIn(setInternal, false), nft.Drop()),
 				rule("from containers to the world", `goto allowed`, nft.Goto("allowed")),
 			},
 		},
@@ -161,7 +198,13 @@ func bridgeSets(rules []network.BridgeRules) []nft.Set {
 	names := []nftables.SetDatatype{nft.TypeIfName}
 	pairs := []nftables.SetDatatype{nft.TypeIfName, nft.TypeIfName}
 	bridges := nft.Set{Name: setBridges, Key: names}
-	masquerade := nft.Set{Name: setMasquerade, Key: names}
+	sets := map[string]*nft.Set{}
+	for _, name := range []string{setMasquerade4, setMasquerade6, setRouted4, setRouted6, setOpen4, setOpen6} {
+		sets[name] = &nft.Set{Name: name, Key: names}
+	}
+	trusted := nft.Set{Name: setTrusted, Key: pairs}
+	source4 := nft.Set{Name: mapSource4, Key: names, Value: []nftables.SetDatatype{nft.TypeIPv4}}
+	source6 := nft.Set{Name: mapSource6, Key: names, Value: []nftables.SetDatatype{nft.TypeIPv6}}
 	internal := nft.Set{Name: setInternal, Key: names}
 	icc := nft.Set{Name: setICC, Key: pairs}
 	hairpin4 := nft.Set{Name: setHairpin4, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv4}, Interval: true}
@@ -182,15 +225,43 @@ func bridgeSets(rules []network.BridgeRules) []nft.Set {
 				hairpin6.Elements = append(hairpin6.Elements, e)
 			}
 		}
-		if b.Masquerade && !b.Internal {
-			add(&masquerade, dev)
-		}
 		if b.Internal {
 			add(&internal, dev)
+		} else {
+			families := []struct {
+				mode                     network.GatewayMode
+				source                   netip.Addr
+				masquerade, routed, open string
+				snat                     *nft.Set
+			}{
+				{b.Mode4, b.Source4, setMasquerade4, setRouted4, setOpen4, &source4},
+				{b.Mode6, b.Source6, setMasquerade6, setRouted6, setOpen6, &source6},
+			}
+			for _, f := range families {
+				switch {
+				case f.mode == network.GatewayRouted:
+					add(sets[f.routed], dev)
+				case b.Masquerade && f.source.IsValid():
+					f.snat.Elements = append(f.snat.Elements, nft.Element{Key: dev, Value: f.source.AsSlice()})
+				case b.Masquerade:
+					add(sets[f.masquerade], dev)
+				}
+				if f.mode == network.GatewayNATUnprotected {
+					add(sets[f.open], dev)
+				}
+			}
+			for _, from := range b.Trusted {
+				if len(from) < unix.IFNAMSIZ {
+					add(&trusted, nft.Concat(nft.IfName(from), dev))
+				}
+			}
 		}
 		if b.ICC {
 			add(&icc, pair)
 		}
 	}
-	return []nft.Set{bridges, masquerade, internal, icc, hairpin4, hairpin6}
+	return []nft.Set{
+		bridges, *sets[setMasquerade4], *sets[setMasquerade6], internal, icc, hairpin4, hairpin6,
+		*sets[setRouted4], *sets[setRouted6], *sets[setOpen4], *sets[setOpen6], trusted, source4, source6,
+	}
 }

@@ -7,8 +7,10 @@
 package portmap
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -25,12 +27,16 @@ const (
 	Any6  = "published_any6"
 	Addr4 = "published_addr4"
 	Addr6 = "published_addr6"
+	// Direct4 and Direct6 hold published ports by the containers' own addresses,
+	// for networks that are reached by those.
+	Direct4 = "direct4"
+	Direct6 = "direct6"
 )
 
 // Sets declares the maps and puts the bindings into them.
 func Sets(bindings []network.Binding) []nft.Set {
 	sets := Maps(bindings)
-	return []nft.Set{sets[Any4], sets[Any6], sets[Addr4], sets[Addr6]}
+	return []nft.Set{sets[Any4], sets[Any6], sets[Addr4], sets[Addr6], sets[Direct4], sets[Direct6]}
 }
 
 // Maps returns every map with the elements that the bindings are.
@@ -41,8 +47,23 @@ func Maps(bindings []network.Binding) map[string]nft.Set {
 		Any6:  {Name: Any6, Key: []nftables.SetDatatype{nft.TypeProto, nft.TypeService}, Value: six},
 		Addr4: {Name: Addr4, Key: []nftables.SetDatatype{nft.TypeIPv4, nft.TypeProto, nft.TypeService}, Value: four},
 		Addr6: {Name: Addr6, Key: []nftables.SetDatatype{nft.TypeIPv6, nft.TypeProto, nft.TypeService}, Value: six},
+
+		Direct4: {Name: Direct4, Key: []nftables.SetDatatype{nft.TypeIPv4, nft.TypeProto, nft.TypeService}},
+		Direct6: {Name: Direct6, Key: []nftables.SetDatatype{nft.TypeIPv6, nft.TypeProto, nft.TypeService}},
 	}
 	for _, b := range bindings {
+		if b.Direct {
+			name := Direct4
+			if b.ContainerIP.Is6() {
+				name = Direct6
+			}
+			s := sets[name]
+			key := nft.Concat(b.ContainerIP.AsSlice(), protocol(b), binary.BigEndian.AppendUint16(nil, b.ContainerPort))
+			if !slices.ContainsFunc(s.Elements, func(e nft.Element) bool { return bytes.Equal(e.Key, key) }) {
+				s.Elements = append(s.Elements, nft.Element{Key: key})
+			}
+			sets[name] = s
+		}
 		if !b.Translated() {
 			continue // netd carries it
 		}
@@ -62,8 +83,12 @@ func Maps(bindings []network.Binding) map[string]nft.Set {
 	return sets
 }
 
+func protocol(b network.Binding) []byte {
+	return []byte{map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[b.Proto]}
+}
+
 func element(b network.Binding) nft.Element {
-	proto := []byte{map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[b.Proto]}
+	proto := protocol(b)
 	port := binary.BigEndian.AppendUint16(nil, b.HostPort)
 	key := nft.Concat(proto, port)
 	if !b.HostIP.IsUnspecified() {

@@ -171,6 +171,8 @@ const resultOffset = 64
 type running struct {
 	*Calls
 	mem *os.File
+	// What is in the memory already: steps, and bytes of their data.
+	steps, bytes int
 }
 
 // place writes the list into memory that the runner maps.
@@ -184,11 +186,31 @@ func (c *Calls) place() (*running, error) {
 		return nil, fmt.Errorf("memory for a child's steps: %w", err)
 	}
 	r := &running{Calls: c, mem: os.NewFile(uintptr(fd), "steps")}
-	if _, err := unix.Pwrite(fd, body, 0); err != nil {
+	if _, err := r.mem.WriteAt(body, 0); err != nil {
 		_ = r.mem.Close()
 		return nil, fmt.Errorf("memory for a child's steps: %w", err)
 	}
+	r.steps, r.bytes = len(c.list), len(c.data)
 	return r, nil
+}
+
+// Extend gives a child that waits in one of its steps those that were added to
+// its Calls after Start. Descriptors cannot be added any more.
+func (p *Process) Extend() error {
+	r := p.calls
+	body, err := r.image()
+	if err != nil {
+		return err
+	}
+	from, to := headerSize+r.steps*stepSize, headerSize+len(r.list)*stepSize
+	if _, err := r.mem.WriteAt(body[callData+r.bytes:], int64(callData+r.bytes)); err != nil {
+		return fmt.Errorf("extend a child's steps: %w", err)
+	}
+	if _, err := r.mem.WriteAt(body[from:to], int64(from)); err != nil {
+		return fmt.Errorf("extend a child's steps: %w", err)
+	}
+	r.steps, r.bytes = len(r.list), len(r.data)
+	return nil
 }
 
 // word reads a word that the child may have written.

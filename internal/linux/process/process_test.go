@@ -499,3 +499,27 @@ func TestCallsJoinNamespaces(t *testing.T) {
 		}
 	}
 }
+
+func TestOnThreadLeavesNoThreadBehind(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	own, err := os.Readlink("/proc/self/ns/uts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Often enough that the main thread would be among them.
+	for range 50 {
+		process.OnThread(func() {
+			if unix.Gettid() == unix.Getpid() {
+				t.Error("it runs on the main thread")
+			}
+			if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if now, err := os.Readlink("/proc/self/ns/uts"); err != nil || now != own {
+		t.Errorf("the process is in %s, not %s: %v", now, own, err)
+	}
+}

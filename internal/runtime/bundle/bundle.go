@@ -25,23 +25,29 @@ const maxConfig = 32 << 20
 // Load reads dir/config.json. ErrNotFound when there is none,
 // ErrInvalidArgument when it is not a configuration.
 func Load(dir string) (*specs.Spec, error) {
+	spec, _, err := Read(dir)
+	return spec, err
+}
+
+// Read is Load with the bytes of the file.
+func Read(dir string) (*specs.Spec, []byte, error) {
 	name := filepath.Join(dir, ConfigFile)
 	st, err := os.Stat(name)
 	if err == nil && st.Size() > maxConfig {
-		return nil, fmt.Errorf("load %s: %d bytes, more than %d: %w", name, st.Size(), maxConfig, errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("load %s: %d bytes, more than %d: %w", name, st.Size(), maxConfig, errdefs.ErrInvalidArgument)
 	}
 	body, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errdefs.ErrNotFound.WithMessage("JSON specification file " + name + " not found")
+		return nil, nil, errdefs.ErrNotFound.WithMessage("JSON specification file " + name + " not found")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load bundle: %w", err)
+		return nil, nil, fmt.Errorf("load bundle: %w", err)
 	}
 	var spec specs.Spec
 	if err := json.Unmarshal(body, &spec); err != nil {
-		return nil, fmt.Errorf("load %s: %w: %w", name, err, errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("load %s: %w: %w", name, err, errdefs.ErrInvalidArgument)
 	}
-	return &spec, nil
+	return &spec, body, nil
 }
 
 // LoadProcess reads a process object (exec --process).

@@ -35,12 +35,12 @@ func (m *making) options(g *global, id string) (lifecycle.Options, error) {
 	if m.bundle == "" {
 		m.bundle = "."
 	}
-	spec, err := bundle.Load(m.bundle)
+	spec, config, err := bundle.Read(m.bundle)
 	if err != nil {
 		return lifecycle.Options{}, err
 	}
 	o := lifecycle.Options{
-		ID: id, Bundle: m.bundle, Root: g.root, Spec: spec, SystemdCgroup: g.systemdCgroup, NoPivot: m.noPivot,
+		ID: id, Bundle: m.bundle, Root: g.root, Spec: spec, Config: config, SystemdCgroup: g.systemdCgroup, NoPivot: m.noPivot,
 		NoNewKeyring: m.noNewKeyring, ConsoleSocket: m.console, PidFile: m.pidFile, Logger: g.log,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
@@ -49,6 +49,7 @@ func (m *making) options(g *global, id string) (lifecycle.Options, error) {
 		if listen, err = strconv.Atoi(v); err != nil || listen < 0 {
 			return lifecycle.Options{}, fmt.Errorf("unable to parse LISTEN_FDS %q", v)
 		}
+		o.Config = nil
 		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+v, "LISTEN_PID=1")
 	}
 	o.ExtraFiles, err = inherited(listen + m.preserve)

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/capability"
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/rlimit"
@@ -27,10 +28,10 @@ var ErrStage = errors.New("this process needs a stage")
 type Place struct {
 	// Root is the container's root, to read its passwd for HOME.
 	Root safepath.FD
-	// Proc is a procfs that shows the child.
-	Proc *os.File
-	// Join are the files of v1 cgroups to write "0" to.
-	Join []*os.File
+	// Proc gives the descriptor of a procfs that shows the child; in the child.
+	Proc func() uintptr
+	// Join adds the steps that join v1 cgroups; nil when there are none to join.
+	Join func()
 }
 
 // BecomeCalls adds to l what become does in a stage, in the same order, as steps
@@ -39,6 +40,9 @@ type Place struct {
 // have; warnings is what had to be left out.
 func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err error) {
 	p := c.Process
+	if len(defense.Environment()) > 0 {
+		return nil, ErrStage // which has the defenses to take away
+	}
 	if p.Terminal || !c.Rare.empty() || len(p.Args) == 0 || c.Gate >= 0 {
 		return nil, ErrStage
 	}
@@ -76,20 +80,13 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 	}
 
 	l.Add("setsid", unix.SYS_SETSID)
-	procFD := uintptr(0)
-	proc := func() uintptr {
-		if procFD == 0 {
-			procFD = l.File(at.Proc)
-		}
-		return procFD
-	}
-	if err := oomScoreCall(l, p, proc); err != nil {
+	if err := oomScoreCall(l, p, at.Proc); err != nil {
 		return nil, err
 	}
 	if !c.NoNewKeyring {
 		keyringCalls(l, c.ID, p)
 	}
-	if !confine.LabelCalls(l, p, proc) {
+	if !confine.LabelCalls(l, p, at.Proc) {
 		return nil, ErrStage
 	}
 	umask := uintptr(0o022)
@@ -98,8 +95,8 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 	}
 	l.Add("umask", unix.SYS_UMASK, umask).Optional()
 	first := l.Add("chdir to cwd", unix.SYS_CHDIR, l.Str(p.Cwd)).Optional()
-	for _, f := range at.Join {
-		l.Add("join cgroup "+f.Name(), unix.SYS_WRITE, l.File(f), l.Str("0"), 1)
+	if at.Join != nil {
+		at.Join()
 	}
 	for _, r := range limits {
 		l.Add("error setting rlimits", unix.SYS_PRLIMIT64, 0, uintptr(r.Resource), l.Words(uintptr(r.Cur), uintptr(r.Max)), 0)

@@ -30,6 +30,14 @@ func (s *stage) create() error {
 			return fmt.Errorf("unshare cgroup namespace: %w", err)
 		}
 	}
+	if err := s.surround(); err != nil {
+		return err
+	}
+	return s.become()
+}
+
+// surround makes what the application will see around it.
+func (s *stage) surround() error {
 	if s.NewNetNS {
 		if err := loopbackUp(); err != nil {
 			return fmt.Errorf("bring lo up: %w", err)
@@ -44,10 +52,7 @@ func (s *stage) create() error {
 		return err
 	}
 	unix.Umask(old)
-	if err := s.kernelSettings(); err != nil {
-		return err
-	}
-	return s.become()
+	return s.kernelSettings()
 }
 
 // buildRoot attaches the root and does its plan; the result is the root's mount.
@@ -78,6 +83,7 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 	b := rootfs.NewBuilder(root)
 	defer b.Close()
 	b.Cgroups, b.CgroupNS, b.UserNS = s.Cgroups, s.CgroupNS, s.UserNS
+	b.GivenProc = s.givenProc
 	if s.MountLabel != "" && lsm.SELinuxEnabled() {
 		b.MountLabel = s.MountLabel
 	}

@@ -44,8 +44,11 @@ type stage struct {
 	// join are the files of v1 cgroups to write "0" to.
 	join []int
 	// proc is a procfs of our pid namespace that nothing covers, or None.
-	proc    safepath.FD
-	confine *confine.Confinement
+	proc safepath.FD
+	// givenProc is a detached procfs of the container's pid namespace, for who is
+	// not in it, or None.
+	givenProc safepath.FD
+	confine   *confine.Confinement
 }
 
 // Main runs a stage (args are os.Args[2:]). It returns only when the stage
@@ -95,7 +98,7 @@ func run(conn *Conn) error {
 	if err := closeFrom(3 + config.Extra); err != nil {
 		return err
 	}
-	s := &stage{Config: config, conn: conn, join: join, proc: safepath.None}
+	s := &stage{Config: config, conn: conn, join: join, proc: safepath.None, givenProc: safepath.None}
 	// Signals the starter ignored would stay ignored in the application.
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT} {
 		defaultSignal(sig)

@@ -46,7 +46,7 @@ func Create(ctx context.Context, o Options) (_ *Container, err error) {
 	}
 	o.Bundle = dir
 	if o.Spec == nil {
-		if o.Spec, err = bundle.Load(o.Bundle); err != nil {
+		if o.Spec, o.Config, err = bundle.Read(o.Bundle); err != nil {
 			return nil, err
 		}
 	}
@@ -71,7 +71,7 @@ func Create(ctx context.Context, o Options) (_ *Container, err error) {
 			k.undo()
 		}
 	}()
-	for _, step := range []func(context.Context) error{k.folder, k.group, k.start, k.record, k.configure, k.remember, k.talk, k.finish} {
+	for _, step := range []func(context.Context) error{k.folder, k.group, k.process, k.finish} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -189,6 +189,23 @@ const cleanupTimeout = 10 * time.Second
 
 func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+}
+
+// process makes the container's first process: without a stage when that goes.
+func (k *creation) process(ctx context.Context) error {
+	if err := k.direct(ctx); err == nil {
+		k.undos = append(k.undos, k.kill)
+		return nil
+	} else if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	k.config = initproc.Config{}
+	for _, step := range []func(context.Context) error{k.start, k.record, k.configure, k.remember, k.talk} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // start clones the child; it waits for its configuration.
@@ -351,17 +368,15 @@ func (k *creation) record(context.Context) error {
 // configure does what the child does not wait for while it starts, and then
 // tells it what to do.
 func (k *creation) configure(ctx context.Context) error {
-	if k.Spec.Linux.Seccomp != nil && k.Spec.Process != nil {
-		filter, err := compile(k.Spec.Linux.Seccomp)
-		if err != nil {
-			return err
-		}
-		k.c.seccomp, k.config.Seccomp = filter, filter
+	if err := k.filter(); err != nil {
+		return err
 	}
 	var join []*os.File
 	if !k.v2 {
-		if err := k.makeGroup(ctx); err != nil {
-			return err
+		if k.c.cgroup == nil {
+			if err := k.makeGroup(ctx); err != nil {
+				return err
+			}
 		}
 		var err error
 		if join, err = k.c.cgroup.JoinFiles(); err != nil {
@@ -391,6 +406,22 @@ func (k *creation) configure(ctx context.Context) error {
 	return nil
 }
 
+// filter compiles the seccomp profile.
+func (k *creation) filter() error {
+	if k.Spec.Linux.Seccomp == nil || k.Spec.Process == nil {
+		return nil
+	}
+	if k.c.seccomp == nil {
+		filter, err := compile(k.Spec.Linux.Seccomp)
+		if err != nil {
+			return err
+		}
+		k.c.seccomp = filter
+	}
+	k.config.Seccomp = k.c.seccomp
+	return nil
+}
+
 // describe fills in the configuration of the stage from that of the container.
 func (k *creation) describe() {
 	s, c := k.Spec, &k.config
@@ -410,7 +441,7 @@ func (k *creation) describe() {
 	}
 	c.Rare.Personality, c.Rare.MemoryPolicy = s.Linux.Personality, s.Linux.MemoryPolicy
 	for i := range k.plan {
-		if k.plan[i].Kind == rootfs.Cgroup {
+		if k.plan[i].Kind == rootfs.Cgroup && k.c.cgroup != nil {
 			c.Cgroups = k.c.cgroup.Paths()
 		}
 	}
@@ -430,6 +461,9 @@ func (k *creation) remember(context.Context) error {
 		if err := os.WriteFile(filepath.Join(k.c.dir, filterFile), k.c.seccomp, 0o600); err != nil {
 			return fmt.Errorf("save state of %s: %w", k.ID, err)
 		}
+	}
+	if k.Config != nil {
+		return k.c.write(specFile, k.Config)
 	}
 	return k.c.saveSpec()
 }

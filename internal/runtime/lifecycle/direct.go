@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 
@@ -50,8 +51,17 @@ func (x *execution) direct(ctx context.Context) error {
 		return err
 	}
 	defer proc.Close()
-	cmd.Calls = process.NewCalls(len(cmd.Files))
-	warnings, err := config.BecomeCalls(cmd.Calls, initproc.Place{Root: root, Proc: proc, Join: x.join})
+	l := process.NewCalls(len(cmd.Files))
+	cmd.Calls = l
+	warnings, err := config.BecomeCalls(l, initproc.Place{
+		Root: root,
+		Proc: func() uintptr { return l.File(proc) },
+		Join: func() {
+			for _, f := range x.join {
+				l.Add("join cgroup "+f.Name(), unix.SYS_WRITE, l.File(f), l.Str("0"), 1)
+			}
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -78,15 +88,20 @@ func (x *execution) direct(ctx context.Context) error {
 			return err
 		}
 	}
+	warn(x.Logger, warnings, p)
+	return nil
+}
+
+// warn tells what a child had to do without.
+func warn(log *slog.Logger, warnings []string, p *process.Process) {
 	for _, w := range warnings {
-		x.Logger.Warn(w)
+		log.Warn(w)
 	}
 	for _, f := range p.Failures() {
 		if !errors.Is(f, unix.ENOSYS) {
-			x.Logger.Warn(f.Error())
+			log.Warn(f.Error())
 		}
 	}
-	return nil
 }
 
 // procfs opens our own /proc, when it is one.

@@ -5,11 +5,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/seccomp"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
 )
@@ -135,4 +138,83 @@ func TestAnExecDoesNotBeginOutsideOfTheRoot(t *testing.T) {
 			t.Errorf("%s was entered", cwd)
 		}
 	}
+}
+
+// firstTells prints everything about the first process that its start decides.
+const firstTells = tell + `
+cat /proc/self/mountinfo; ls -la / /dev /dev/pts /proc/1/root; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start`
+
+// A container is the same whether a stage of ours made it from inside or we did
+// from outside.
+func TestAContainerWithoutStageIsTheSame(t *testing.T) {
+	if len(defense.Environment()) > 0 {
+		t.Skip("defenses are dropped in stages only")
+	}
+	for name, edit := range map[string]func(*sandbox){
+		"plain": func(*sandbox) {},
+		"user and filter": func(s *sandbox) {
+			profile, err := seccomp.DefaultProfile(s.spec.Process.Capabilities.Bounding)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.spec.Linux.Seccomp, s.spec.Process.User.UID = profile, 33
+		},
+		"groups of the host": func(s *sandbox) { s.without(specs.CgroupNamespace) },
+		"read-only, with mounts": func(s *sandbox) {
+			s.spec.Root.Readonly = true
+			s.spec.Process.Env = append(s.spec.Process.Env, "HOME=/") // passwd is masked
+			s.spec.Mounts = append(s.spec.Mounts,
+				specs.Mount{Destination: "/data", Type: "bind", Source: s.bundle, Options: []string{"rbind", "ro"}},
+				specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
+				specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1m"}})
+			s.spec.Linux.MaskedPaths = []string{"/proc/kcore", "/proc/keys", "/sys/firmware", "/etc"}
+			s.spec.Linux.ReadonlyPaths = []string{"/proc/sys", "/bin"}
+		},
+		"sysctl and names": func(s *sandbox) {
+			s.spec.Hostname, s.spec.Domainname = "inside", "example.org"
+			s.spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "80"}
+		},
+		"network of the host": func(s *sandbox) {
+			s.without(specs.NetworkNamespace)
+		},
+		"shared propagation": func(s *sandbox) { s.spec.Linux.RootfsPropagation = "slave" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t).sh(firstTells)
+			s.spec.Process.Rlimits = append(s.spec.Process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_CORE", Soft: 1, Hard: 2})
+			edit(s)
+			null, err := os.Open("/dev/null")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer null.Close()
+			o := s.options()
+			o.Executable = null // a stage would have to be executed from this
+			direct, _ := s.outputAndStatus(o)
+			o.ID += "-staged"
+			o.Executable = nil
+			staged := *s.spec.Process
+			staged.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 4}
+			spec := *s.spec
+			spec.Process = &staged
+			spec.Linux.CgroupsPath += "-staged"
+			o.Spec = &spec
+			with, _ := s.outputAndStatus(o)
+			if diff := cmp.Diff(same(with), same(direct)); diff != "" {
+				t.Errorf("with a stage (-) and without one (+):\n%s", diff)
+			}
+			want(t, direct, "PATH=", "CapBnd", " / ")
+		})
+	}
+}
+
+var (
+	// What the kernel numbers, and times of day.
+	numbered = regexp.MustCompile(`\[\d+\]|(?m)^\d+ \d+ \d+:\d+|master:\d+|shared:\d+|\d\d:\d\d|(?m)^dr-xr-xr-x +\d+`)
+	spaces   = regexp.MustCompile(` +`)
+)
+
+func same(out string) string {
+	out = strings.ReplaceAll(out, "-staged", "")
+	return spaces.ReplaceAllString(numbered.ReplaceAllString(out, "N"), " ")
 }

@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -89,19 +88,9 @@ func (k *creation) prepareRoot() (safepath.FD, error) {
 	if k.Rootfs == nil {
 		return rootfs.MountRoot(nil, rootfs.HostPath(k.Spec, k.Bundle))
 	}
-	type result struct {
-		fd  safepath.FD
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		// Never unlocked: the thread, with its mount namespace, ends with us.
-		runtime.LockOSThread()
-		fd, err := k.mountLayers()
-		done <- result{fd, err}
-	}()
-	r := <-done
-	return r.fd, r.err
+	fd, err := safepath.None, error(nil)
+	process.OnThread(func() { fd, err = k.mountLayers() })
+	return fd, err
 }
 
 func (k *creation) mountLayers() (safepath.FD, error) {

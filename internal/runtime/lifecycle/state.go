@@ -79,6 +79,11 @@ func (c *Container) writeJSON(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("save state of %s: %w", c.saved.ID, err)
 	}
+	return c.write(name, body)
+}
+
+// write is writeJSON of bytes.
+func (c *Container) write(name string, body []byte) error {
 	tmp := filepath.Join(c.dir, "."+name)
 	if err := os.WriteFile(tmp, body, 0o600); err != nil {
 		return fmt.Errorf("save state of %s: %w", c.saved.ID, err)

@@ -21,6 +21,10 @@ type Options struct {
 	Root string
 	// Spec is the configuration; nil reads Bundle/config.json.
 	Spec *specs.Spec
+	// Config is the JSON that Spec was read from, if it was and is unchanged: it is
+	// kept as it is, because the first use of encoding/json for these types costs a
+	// new process 0.5 ms. nil encodes Spec.
+	Config []byte
 	// Rootfs replaces Spec.Root.Path when not nil.
 	Rootfs *rootfs.Overlay
 	// NetNS is joined when Spec asks for a network namespace without a path;

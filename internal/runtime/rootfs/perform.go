@@ -37,6 +37,9 @@ type Builder struct {
 	// Proc is a procfs of the container's pid namespace that nothing covers;
 	// Perform opens it when the plan mounts one.
 	Proc safepath.FD
+	// GivenProc is the mount for the one step of type proc, made by a process of the
+	// pid namespace for a Builder that is not in it; None makes it like others.
+	GivenProc safepath.FD
 
 	null    safepath.FD // attached mask of files
 	noEntry safepath.FD // attached mask of directories
@@ -199,7 +202,7 @@ func (b *Builder) fileSystem(s *Step) error {
 			return fmt.Errorf("filesystem %q must be mounted on ordinary directory: %w", s.Type, err)
 		}
 	}
-	m, err := mount.New(s.Type, s.Source, o)
+	m, err := b.made(s, o)
 	if err != nil && s.Type == "mqueue" && b.MountLabel != "" {
 		m, err = mount.New(s.Type, s.Source, s.Options)
 	}
@@ -237,6 +240,27 @@ func (b *Builder) fileSystem(s *Step) error {
 		b.Proc = safepath.FD(fd)
 	}
 	return b.attach(m, at, s)
+}
+
+// made is a new mount of the step's file system.
+func (b *Builder) made(s *Step, o mount.Options) (safepath.FD, error) {
+	if s.Type != "proc" || b.GivenProc == safepath.None {
+		return mount.New(s.Type, s.Source, o)
+	}
+	m := b.GivenProc
+	b.GivenProc = safepath.None
+	// Kernels since 6.8 list mounts in the order in which they were made, and
+	// people expect the root to be the first: a copy is made now. Those that cannot
+	// copy what is attached nowhere (before 6.15) show it first.
+	if later, err := mount.Clone(int(m), "", false); err == nil {
+		_ = m.Close()
+		m = later
+	}
+	if err := o.Apply(m); err != nil {
+		_ = m.Close()
+		return safepath.None, err
+	}
+	return m, nil
 }
 
 // ordinary makes sure that dest, if it is there, is a directory and no link.
@@ -642,7 +666,7 @@ func emptyDir() (safepath.FD, error) {
 
 // NewBuilder returns a builder for an attached root.
 func NewBuilder(root safepath.FD) *Builder {
-	return &Builder{Root: root, Proc: safepath.None, null: safepath.None, noEntry: safepath.None}
+	return &Builder{Root: root, Proc: safepath.None, GivenProc: safepath.None, null: safepath.None, noEntry: safepath.None}
 }
 
 // Close releases what the builder kept open; not Root and Proc.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/cgroup"
+	"github.com/orlop/orlop/internal/linux/seccomp"
 	"github.com/orlop/orlop/internal/logfile"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
@@ -133,6 +134,13 @@ func (m *monitor) run(control *protocol.Conn) error {
 	return nil
 }
 
+// usualLaunch names every type that usual launches have.
+const usualLaunch = `{"rootfs":{"lower":[""]},"log":{},"spec":{"process":{"user":{"additionalGids":[0]},"args":[""],"env":[""],
+"capabilities":{"bounding":[""]},"rlimits":[{}],"oomScoreAdj":0},"root":{},"mounts":[{"options":[""]}],"hooks":{},"annotations":{"":""},
+"linux":{"sysctl":{"":""},"namespaces":[{}],"maskedPaths":[""],"resources":{"devices":[{}],"memory":{"limit":0},"cpu":{"shares":1},
+"pids":{"limit":0},"blockIO":{}},"devices":[{"fileMode":0,"uid":0}],"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],
+"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"op":"SCMP_CMP_EQ"}]}]}}}}`
+
 // warm prepares what every launch needs, while none has come yet: a spare
 // monitor waits anyway. The first use of a type by encoding/json costs most.
 func (m *monitor) warm(c *protocol.Conn) {
@@ -141,7 +149,11 @@ func (m *monitor) warm(c *protocol.Conn) {
 	if !waiting {
 		return
 	}
-	_ = json.Unmarshal([]byte("{}"), &launch{})
+	var l launch
+	if json.Unmarshal([]byte(usualLaunch), &l) == nil {
+		_, _ = json.Marshal(l.Spec)
+		_, _ = seccomp.Compile(l.Spec.Linux.Seccomp)
+	}
 	_, _ = json.Marshal(protocol.Started{})
 	_, _ = json.Marshal(protocol.Reply{})
 	_, _ = json.Marshal(protocol.Exit{})

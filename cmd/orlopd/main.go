@@ -23,6 +23,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/orphan"
 )
 
 func main() {
@@ -100,6 +102,11 @@ func (d *process) run(ctx context.Context) (err error) {
 	quietLibraries(d.log)
 	// Modes of what the daemon makes are what the code says.
 	unix.Umask(0)
+
+	// Before anything is started: containers of killed monitors fall to us.
+	if err := orphan.Adopt(); err != nil {
+		return fmt.Errorf("failed to start daemon: %w", err)
+	}
 
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1)

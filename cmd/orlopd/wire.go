@@ -31,6 +31,7 @@ import (
 	"github.com/orlop/orlop/internal/httpapi"
 	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/lsm"
+	"github.com/orlop/orlop/internal/linux/orphan"
 	program "github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/seccomp"
 	"github.com/orlop/orlop/internal/logfile"
@@ -328,6 +329,7 @@ func (e *engine) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for name, part := range map[string]func(context.Context) error{
 		"events": e.broker.Run, "networks": e.networks.Run, "containers": e.containers.Run, "store": e.db.Run,
+		"orphans": orphan.Run,
 	} {
 		g.Go(func() error {
 			if err := part(ctx); err != nil && ctx.Err() == nil {

@@ -328,7 +328,7 @@ func (m *Monitor) watch() {
 		return // released
 	}
 	if m.child {
-		reap(m.pid)
+		reap(m.pidfd)
 	}
 	close(m.dead)
 	m.mu.Lock()

@@ -52,7 +52,7 @@ func (p *newborn) unwatch() {
 // end kills and reaps it.
 func (p newborn) end() {
 	p.conn.Close()
-	endChild(p.pid, p.pidfd)
+	endChild(p.pidfd)
 }
 
 // Prepare has a spare monitor process started, so that the next Start does not
@@ -114,7 +114,7 @@ func (l *Launcher) birth() (newborn, error) {
 	}
 	conn, err := protocol.NewConn(pair[0], "monitor")
 	if err != nil {
-		endChild(pid, pidfd)
+		endChild(pidfd)
 		return newborn{}, err
 	}
 	return newborn{conn: conn, pid: pid, pidfd: pidfd}, nil
@@ -142,7 +142,7 @@ func (l *Launcher) exec(conn int) (pid int, pidfd *os.File, err error) {
 	if fd < 0 { // a kernel without CLONE_PIDFD; the child cannot be reaped by anybody else meanwhile
 		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // not reaped yet, so it is ours
-			reap(pid)
+			_, _ = syscall.Wait4(pid, nil, 0, nil)
 			return 0, nil, fmt.Errorf("pidfd_open: %w", err)
 		}
 	}
@@ -156,17 +156,14 @@ func pollable(fd int) *os.File {
 }
 
 // endChild kills a child of ours and reaps it.
-func endChild(pid int, pidfd *os.File) {
-	_ = syscall.Kill(pid, syscall.SIGKILL) // one that has ended is as good
-	reap(pid)
-	pidfd.Close()
+func endChild(process *os.File) {
+	_ = pidfd.Signal(process, int(unix.SIGKILL)) // one that has ended is as good
+	reap(process)
+	process.Close()
 }
 
-// reap waits for a child that is ending.
-func reap(pid int) {
-	for {
-		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
-			return
-		}
-	}
+// reap waits for a child that is ending. By descriptor: the pid of one that was
+// reaped as an orphan (linux/orphan) may be another's already.
+func reap(process *os.File) {
+	_, _ = pidfd.Wait(process)
 }

@@ -374,6 +374,7 @@ func (m *monitor) end() {
 	m.conns = nil
 	m.mu.Unlock()
 	m.work.Wait()
+	_ = m.kernel.Close() // only read from
 }
 
 // closeLock lets the container be started again.

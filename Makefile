@@ -78,6 +78,10 @@ bench: build test-tools ## times of run and exec beside Debian's docker.io and p
 bench-runtime: build test-tools ## times and CPU of orlop-runtime beside Debian's crun and runc
 	@scripts/bench-runtimes.sh
 
+.PHONY: bench-net
+bench-net: build test-tools ## networks, names, published ports and throughput beside the same peers
+	@scripts/bench.sh net
+
 .PHONY: vm-test
 vm-test: build test-tools ## Debian's own kernel and systemd in qemu: pure cgroup v2, AppArmor
 	@scripts/vm-test.sh

@@ -23,7 +23,7 @@ type request struct {
 	// Verb is "spawn" (start and keep), "run" (run and time), "ready" (wait for
 	// a socket to answer), "stages" (time the API calls of one run), "many" (start
 	// Count containers, Parallel at a time, and time each start), "memory" (sum up
-	// what every process here but the agent takes) or "trace" (start a tracer on
+	// what every process here but the agent takes), "footprint" (that, and how many they are) or "trace" (start a tracer on
 	// every process here but the agent).
 	Verb            string
 	Count, Parallel int
@@ -107,6 +107,9 @@ func serve(req request) (answer, error) {
 	case "memory":
 		list, err := memory()
 		return answer{Stages: list}, err
+	case "footprint":
+		kb, processes, err := footprint()
+		return answer{Stages: []stage{{"KiB", int64(kb)}, {"processes", int64(processes)}}}, err
 	case "stages":
 		stages, err := stages(req.Socket, req.Args)
 		return answer{Stages: stages}, err

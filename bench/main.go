@@ -3,7 +3,7 @@
 // and in turns, so that what else the machine does hits all alike. Nothing is
 // asserted: it prints.
 //
-//	bench -bin bin -cache ~/.cache/orlop [-n 30] [-engines orlop,docker,podman]
+//	bench -bin bin -cache ~/.cache/orlop [-n 30] [-engines orlop,docker,podman] [-net [-ports 1000] [-many 500]]
 package main
 
 import (
@@ -26,6 +26,13 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		os.Exit(agent())
+	}
+	if len(os.Args) > 1 && os.Args[1] == "load" {
+		if err := load(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -64,6 +71,8 @@ func run() error {
 	flag.IntVar(&c.n, "n", 30, "measured runs of each engine")
 	crowd := flag.Int("many", 0, "instead of run and exec, start this many containers, one by one and 8 at a time")
 	names := flag.String("engines", "orlop,docker,podman", "which engines")
+	net := flag.Bool("net", false, "measure networks instead")
+	ports := flag.Int("ports", 1000, "with -net: ports that one container publishes")
 	flag.Parse()
 	for _, p := range []*string{&c.bin, &c.cache, &c.top} {
 		abs, err := filepath.Abs(*p)
@@ -86,6 +95,9 @@ func run() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	if *net {
+		return networks(c, engines, *ports, *crowd)
 	}
 	if *crowd > 0 {
 		return crowds(engines, *crowd)

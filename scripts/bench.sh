@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Times of run and exec beside Debian's docker.io and podman in the same run.
-# BENCH_N runs each (30); BENCH_ENGINES says which.
+# With "net": networks, published ports (BENCH_PORTS, 1000) and many containers
+# (BENCH_MANY, 500). BENCH_N runs each (30); BENCH_ENGINES says which.
 . "$(dirname "$0")/lib.sh"
 ORLOP_TARGET=bench "$top/scripts/need.sh" root
 apt_install strace
@@ -8,4 +9,6 @@ apt_install strace
 "$top/test/images/make.sh" busybox >/dev/null
 cd "$top"
 go build -trimpath -o bin/bench ./bench
-exec bin/bench -bin bin -cache "$cache" -n "${BENCH_N:-30}" -engines "${BENCH_ENGINES:-orlop,docker,podman}"
+what=()
+if [ "${1:-}" = net ]; then what=(-net -ports "${BENCH_PORTS:-1000}" -many "${BENCH_MANY:-500}"); fi
+exec bin/bench "${what[@]}" -bin bin -cache "$cache" -n "${BENCH_N:-30}" -engines "${BENCH_ENGINES:-orlop,docker,podman}"

@@ -27,8 +27,8 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		os.Exit(agent())
 	}
-	if len(os.Args) > 1 && os.Args[1] == "load" {
-		if err := load(os.Args[2:]); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == "traffic" {
+		if err := traffic(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

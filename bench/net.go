@@ -63,13 +63,13 @@ func networks(c config, engines []*engine, ports, many int) error {
 			{"--name", "client"},
 		} {
 			args := append([]string{"run", "-d", "--network", "team", "-v", self + ":/bench:ro"}, run...)
-			if _, err := e.client1(append(args, "busybox", "/bench", "load", "serve", ":7000")...); err != nil {
+			if _, err := e.client1(append(args, "busybox", "/bench", "traffic", "serve", ":7000")...); err != nil {
 				return err
 			}
 		}
 		// The server answers before anything is measured.
 		for wait := time.Millisecond; ; wait *= 2 {
-			ans, err := e.ask(request{Verb: "run", Args: []string{self, "load", "connections", "127.0.0.1:7000", "1ms"}})
+			ans, err := e.ask(request{Verb: "run", Args: []string{self, "traffic", "connections", "127.0.0.1:7000", "1ms"}})
 			if err != nil || ans.Code == 0 {
 				return err
 			}
@@ -120,7 +120,7 @@ func networks(c config, engines []*engine, ports, many int) error {
 						return err
 					}
 				}
-				command := append([]string{"load"}, append(args, "2s")...)
+				command := append([]string{"traffic"}, append(args, "2s")...)
 				var out string
 				if l.inside == "" {
 					ans, err := e.ask(request{Verb: "run", Args: append([]string{self}, command...)})

@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// What runs inside containers, and on the host's side, to load a network: the
+// traffic runs inside containers, and on the host's side, to load a network: the
 // same program for every engine, mounted into its containers.
 //
-//	bench load serve ADDR            bytes are swallowed after 'S', sent back after 'E'
-//	bench load throughput ADDR 2s    MB/s over one connection
-//	bench load connections ADDR 2s   connections per second, one byte each way
-//	bench load names SERVER NAME 2s  questions per second by 8 clients, and the 99th percentile in µs
+//	bench traffic serve ADDR            bytes are swallowed after 'S', sent back after 'E'
+//	bench traffic throughput ADDR 2s    MB/s over one connection
+//	bench traffic connections ADDR 2s   connections per second, one byte each way
+//	bench traffic names SERVER NAME 2s  questions per second by 8 clients, and the 99th percentile in µs
 //
 // It prints numbers only.
-func load(args []string) error {
+func traffic(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: bench load serve|throughput|connections|names …")
+		return errors.New("usage: bench traffic serve|throughput|connections|names …")
 	}
 	length := 2 * time.Second
 	if len(args) > 2 {
@@ -40,7 +40,7 @@ func load(args []string) error {
 	defer cancel()
 	switch args[0] {
 	case "serve":
-		return loadServe(args[1])
+		return serveTraffic(args[1])
 	case "throughput":
 		return throughput(ctx, args[1])
 	case "connections":
@@ -48,10 +48,10 @@ func load(args []string) error {
 	case "names":
 		return lookups(ctx, args[1], args[2])
 	}
-	return fmt.Errorf("unknown load %q", args[0])
+	return fmt.Errorf("unknown traffic %q", args[0])
 }
 
-func loadServe(addr string) error {
+func serveTraffic(addr string) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {

@@ -403,6 +403,11 @@ func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandb
 		return nil, err
 	}
 	undo.add("close sandbox", func(context.Context) error { return h.Close() })
+	for i, itf := range plan.Interfaces {
+		if itf.Kind != network.Moved {
+			sb.att.Endpoints[i].HostLink = itf.HostLink
+		}
+	}
 	sb.handle = h
 	if sb.att.DNS {
 		if err := s.cfg.Nameserver.Put(ctx, s.names(sb.att, 0), h); err != nil {

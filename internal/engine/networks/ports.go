@@ -70,8 +70,14 @@ type Plugins interface {
 // Sandboxes makes network namespaces and interfaces in them. Methods are safe
 // for concurrent use.
 type Sandboxes interface {
-	// Open makes a network namespace. On failure nothing is left of it.
+	// Open makes a network namespace. On failure nothing is left of it. It may
+	// give interfaces other names on the host than the plan says; then it changes
+	// the plan's HostLink.
 	Open(ctx context.Context, plan network.SandboxPlan) (network.Handle, error)
+	// Run makes sandboxes ready for networks that are in use, until ctx is done;
+	// Forget gives up those of a device that is about to be removed.
+	Run(ctx context.Context) error
+	Forget(ctx context.Context, device string) error
 	// Enter opens the namespace of a process. ErrNotFound when it is gone.
 	Enter(ctx context.Context, pid int) (network.Handle, error)
 	// Attach adds an interface to a sandbox. On failure it is not there.

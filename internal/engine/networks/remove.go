@@ -88,6 +88,9 @@ func (s *Service) dismantle(ctx context.Context, n *netState) error {
 		}
 	}
 	if n.driver != nil {
+		if err := s.cfg.Sandboxes.Forget(ctx, n.rec.Device); err != nil {
+			s.cfg.Logger.Warn("give up what was made ready", "network", n.rec.Name, "error", err)
+		}
 		if err := n.driver.Remove(ctx, n.rec); err != nil {
 			return err
 		}

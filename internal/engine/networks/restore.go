@@ -400,6 +400,13 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error {
+		err := s.cfg.Sandboxes.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	g.Go(func() error {
 		err := s.cfg.Nameserver.Run(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -443,7 +450,7 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	errs := []error{s.cfg.Nameserver.Quit(ctx), s.cfg.Firewall.Remove(ctx)}
 	for _, n := range s.all() {
 		if n.driver != nil && n.broken == nil {
-			errs = append(errs, n.driver.Remove(ctx, n.rec))
+			errs = append(errs, s.cfg.Sandboxes.Forget(ctx, n.rec.Device), n.driver.Remove(ctx, n.rec))
 		}
 	}
 	return errors.Join(errs...)

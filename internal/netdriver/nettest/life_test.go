@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -71,7 +72,10 @@ func links(t testing.TB, e *engine) int {
 	t.Helper()
 	l, err := e.driver.Links(t.Context(), network.Record{Device: "orlop0"})
 	must(t, err)
-	return len(l)
+	// Those that wait for a container are asked for first: one that is taken in
+	// the meantime counts.
+	spares := e.boxes.Spares()
+	return len(slices.DeleteFunc(l, func(name string) bool { return slices.Contains(spares, name) }))
 }
 
 func TestReservedPortCannotBeTakenByOthers(t *testing.T) {
@@ -809,4 +813,75 @@ func TestManySandboxesLeaveNothing(t *testing.T) {
 		return f2 <= f1+2 && n2 <= n1+2 && g2 <= g1+2
 	})
 	t.Logf("descriptors %d→%d, of netd %d→%d, goroutines %d→%d", f1, f2, n1, n2, g1, g2)
+}
+
+func TestReadySandboxBecomesTheNextContainers(t *testing.T) {
+	w := nettest.NewWorld(t)
+	e := start(t, nil, nil)
+	first := e.run("first")
+	eventually(t, "sandboxes are ready", func() bool { return len(e.boxes.Spares()) == 4 })
+	ready := e.boxes.Spares()
+	var all []*box
+	var stops []func()
+	for i := range 6 { // four of them are ready, two have to be made
+		b := e.run(fmt.Sprint("c", i), fmt.Sprintf(":%d:80/tcp", 8000+i))
+		all = append(all, b)
+		ep := b.Attachment.Endpoints[0]
+		if i == 0 && !slices.Contains(ready, ep.HostLink) {
+			t.Errorf("%s was made, though %v were ready", ep.HostLink, ready)
+		}
+		stops = append(stops, nettest.Serve(t, b.ns, ep.HostLink, 80))
+		for _, from := range []*netns.NS{nil, w.Outside, first.ns} {
+			if got, err := nettest.Ask(from, "tcp", fmt.Sprintf("%s:%d", w.Host, 8000+i)); err != nil || got.Server != ep.HostLink {
+				t.Errorf("container %d: %v %v", i, got, err)
+			}
+		}
+		must(t, b.ns.Do(func() error {
+			itf, err := net.InterfaceByName("eth0")
+			if err != nil {
+				return err
+			}
+			addrs, err := itf.Addrs()
+			if err == nil && (itf.HardwareAddr.String() != ep.MAC || len(addrs) != 1 || addrs[0].String() != ep.IPv4.String()) {
+				err = fmt.Errorf("eth0 has %s %v, wanted %s %s", itf.HardwareAddr, addrs, ep.MAC, ep.IPv4)
+			}
+			return err
+		}))
+	}
+	// A bridge that somebody replaced: what was ready for the old one is of no use.
+	eventually(t, "sandboxes are ready again", func() bool { return len(e.boxes.Spares()) == 4 })
+	c, err := rtnl.Open()
+	must(t, err)
+	defer c.Close()
+	must(t, c.Delete("orlop0"))
+	must(t, e.svc.Close(t.Context(), first.Attachment.ContainerID))
+	for _, rec := range e.store.recs {
+		if rec.Device == "orlop0" {
+			must(t, e.driver.Ensure(t.Context(), rec, nil))
+		}
+	}
+	b := e.run("after")
+	stops = append(stops, nettest.Serve(t, b.ns, "after", 80))
+	if got, err := nettest.Ask(nil, "tcp", b.ip.String()+":80"); err != nil || got.Server != "after" {
+		t.Errorf("after the bridge was replaced: %v %v", got, err)
+	}
+	for _, stop := range stops { // a socket holds its namespace
+		stop()
+	}
+	first.Release()
+	for _, b := range append(all, b) {
+		e.close(b)
+		b.Release()
+	}
+	eventually(t, "sandboxes are ready again", func() bool { return len(e.boxes.Spares()) > 0 })
+	mine := e.boxes.Spares()
+	for _, b := range append(all, first, b) {
+		mine = append(mine, b.Attachment.Endpoints[0].HostLink)
+	}
+	e.finish()
+	eventually(t, "nothing is left", func() bool {
+		all, err := c.Links()
+		must(t, err)
+		return !slices.ContainsFunc(all, func(l rtnl.Link) bool { return slices.Contains(mine, l.Name) })
+	})
 }

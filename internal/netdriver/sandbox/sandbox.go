@@ -38,12 +38,13 @@ type Maker struct {
 	pool    chan *rtnl.Conn
 	cleaner *rtnl.Conn
 	arp     *announcer
+	spares  *pool
 }
 
 // New connects in the network namespace of the calling thread; the host's ends
 // of veths are made there.
 func New() (*Maker, error) {
-	m := &Maker{pool: make(chan *rtnl.Conn, conns)}
+	m := &Maker{pool: make(chan *rtnl.Conn, conns), spares: newPool(time.Now)}
 	for range conns {
 		c, err := rtnl.Open()
 		if err != nil {
@@ -63,6 +64,9 @@ func New() (*Maker, error) {
 
 // Close ends the connections; what was made stays. No other call may run.
 func (m *Maker) Close() error {
+	if err := discard(m.spares.drain("", true)); err != nil {
+		return err
+	}
 	for len(m.pool) > 0 {
 		(<-m.pool).Close()
 	}
@@ -113,11 +117,15 @@ func (m *Maker) WatchLinks(ctx context.Context, removed func(string)) error {
 }
 
 // Open makes a network namespace with its interfaces. On failure nothing is
-// left of it: the interfaces vanish with the namespace.
+// left of it: the interfaces vanish with the namespace. One that was made ready
+// has an interface already: then the plan's HostLink is changed to its name.
 func (m *Maker) Open(ctx context.Context, plan network.SandboxPlan) (network.Handle, error) {
 	// Read out here: /proc/sys/net shows the settings of the namespace that the
 	// reading thread is in.
 	filtered := bridge.Filtered()
+	if ns := m.fromSpare(ctx, plan, filtered); ns != nil {
+		return ns, nil
+	}
 	ns, err := netns.New(func(ns *netns.NS) error {
 		return m.with(ctx, func(host *rtnl.Conn) error { return m.furnish(host, ns, plan, filtered) })
 	})
@@ -127,6 +135,9 @@ func (m *Maker) Open(ctx context.Context, plan network.SandboxPlan) (network.Han
 	return ns, nil
 }
 
+// loopback is the first interface of every namespace.
+const loopback = 1
+
 // furnish runs on a thread inside the namespace; host talks to the outside.
 func (m *Maker) furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
 	inside, err := rtnl.Open()
@@ -134,7 +145,6 @@ func (m *Maker) furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan,
 		return err
 	}
 	defer inside.Close()
-	const loopback = 1 // the first interface of every namespace
 	if err := inside.SetUp(loopback); err != nil {
 		return err
 	}
@@ -268,21 +278,33 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 	if err != nil {
 		return err
 	}
-	for _, p := range itf.Addrs {
-		if err := patiently(func() error { return inside.AddAddr(link.Index, p) }); err != nil {
-			return err
-		}
-	}
 	for _, s := range itf.Sysctls {
 		if err := writeSysctl(s, itf.InnerLink); err != nil {
 			return err
 		}
 	}
-	if err := patiently(func() error { return inside.SetUp(link.Index) }); err != nil {
+	if err := configure(inside, link.Index, itf); err != nil {
+		return err
+	}
+	if dev == nil {
+		return nil
+	}
+	return m.passing(host, *dev, itf, mac)
+}
+
+// configure gives an interface its addresses, switches it on and adds its
+// routes.
+func configure(inside *rtnl.Conn, index int, itf network.Interface) error {
+	for _, p := range itf.Addrs {
+		if err := patiently(func() error { return inside.AddAddr(index, p) }); err != nil {
+			return err
+		}
+	}
+	if err := patiently(func() error { return inside.SetUp(index) }); err != nil {
 		return err
 	}
 	for _, r := range itf.Routes {
-		if err := inside.AddRoute(link.Index, r.To, r.Via); err != nil {
+		if err := inside.AddRoute(index, r.To, r.Via); err != nil {
 			return err
 		}
 	}
@@ -291,15 +313,12 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 		gateway      netip.Addr
 	}{{false, itf.OnLink4, itf.Gateway4}, {true, itf.OnLink6, itf.Gateway6}} {
 		if d.gateway.IsValid() || d.onLink {
-			if err := inside.AddDefaultRoute(d.ipv6, link.Index, d.gateway); err != nil {
+			if err := inside.AddDefaultRoute(d.ipv6, index, d.gateway); err != nil {
 				return err
 			}
 		}
 	}
-	if dev == nil {
-		return nil
-	}
-	return m.passing(host, *dev, itf, mac)
+	return nil
 }
 
 // patiently repeats what a namespace that the kernel is just removing stands in
@@ -395,16 +414,21 @@ func (m *Maker) passing(host *rtnl.Conn, dev rtnl.Link, itf network.Interface, m
 			return err
 		}
 	}
+	return m.neighbors(host, dev.Index, itf, mac)
+}
+
+// neighbors tells the host, and if need be everybody, about an address.
+func (m *Maker) neighbors(host *rtnl.Conn, dev int, itf network.Interface, mac net.HardwareAddr) error {
 	// The host need not ask, and does not go on waiting for an answer that was
 	// lost while the address belonged to nobody: clients that keep knocking at
 	// a published port would have to wait for the next second.
 	for _, p := range itf.Addrs {
-		if err := host.SetNeighbor(dev.Index, p.Addr(), mac); err != nil {
+		if err := host.SetNeighbor(dev, p.Addr(), mac); err != nil {
 			return err
 		}
 	}
 	if itf.Announce {
-		return m.arp.announce(dev.Index, mac, itf.Addrs)
+		return m.arp.announce(dev, mac, itf.Addrs)
 	}
 	return nil
 }

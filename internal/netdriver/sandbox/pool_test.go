@@ -27,9 +27,11 @@ func TestWhatNeedsOtherDefaultsBypassesThePool(t *testing.T) {
 		"IPv6":           func(i *network.Interface) { i.Addrs = append(i.Addrs, netip.MustParsePrefix("fd00::2/64")) },
 		"an IPv6 router": func(i *network.Interface) { i.Gateway6 = netip.MustParseAddr("fd00::1") },
 		"another name":   func(i *network.Interface) { i.InnerLink = "net0" },
-		"a setting":      func(i *network.Interface) { i.Sysctls = []network.Sysctl{{Key: "net.ipv4.conf.IFNAME.rp_filter", Value: "0"}} },
-		"a moved link":   func(i *network.Interface) { i.Kind = network.Moved },
-		"no address":     func(i *network.Interface) { i.Addrs = nil },
+		"a setting": func(i *network.Interface) {
+			i.Sysctls = []network.Sysctl{{Key: "net.ipv4.conf.IFNAME.rp_filter", Value: "0"}}
+		},
+		"a moved link": func(i *network.Interface) { i.Kind = network.Moved },
+		"no address":   func(i *network.Interface) { i.Addrs = nil },
 	} {
 		if k, ok := suits(plan(change), false); ok {
 			t.Errorf("%s is made of a spare of kind %v", what, k)

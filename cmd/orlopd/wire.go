@@ -44,6 +44,7 @@ import (
 	"github.com/orlop/orlop/internal/netdriver/netd"
 	"github.com/orlop/orlop/internal/netdriver/sandbox"
 	"github.com/orlop/orlop/internal/netdriver/uplink"
+	"github.com/orlop/orlop/internal/plugin"
 	"github.com/orlop/orlop/internal/registry/remote"
 	"github.com/orlop/orlop/internal/store/eventlog"
 	"github.com/orlop/orlop/internal/store/layers"
@@ -303,6 +304,11 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		Default: def, Pools: c.Pools,
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts, HostGateway: c.HostGateway,
 		KeepForwarding: !c.IPForward,
+		Plugins: networkPlugins{plugin.New(plugin.Config{
+			Sockets: []string{filepath.Join(c.ExecRoot, "plugins"), "/run/docker/plugins"},
+			Specs:   []string{"/etc/" + c.Brand.Dir + "/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"},
+			Logger:  log,
+		})},
 		Drivers: map[string]networks.Driver{
 			network.DriverBridge: bridges, network.Macvlan: macvlan.New(parents), network.Ipvlan: ipvlan.New(parents),
 		},

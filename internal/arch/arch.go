@@ -61,6 +61,7 @@ var Rules = []Rule{
 	{Ring: "internal/engine/events", May: []string{"internal/domain"}},
 	{Ring: "internal/store", May: []string{"internal/domain", "internal/linux"}},
 	{Ring: "internal/netdriver", May: []string{"internal/domain", "internal/linux", "internal/nameserver/table"}},
+	{Ring: "internal/plugin", May: []string{"internal/domain", "internal/linux"}},
 	{Ring: "internal/registry", May: []string{"internal/domain", "internal/linux"}},
 	{Ring: "internal/nameserver", May: []string{"internal/linux"}},
 	{Ring: "internal/nameserver/table", Only: []string{}},

@@ -65,6 +65,11 @@ type IPAMDriver interface {
 type Plugins interface {
 	NetworkDriver(ctx context.Context, name string) (Driver, error)
 	IPAMDriver(ctx context.Context, name string) (IPAMDriver, error)
+	// NetworkDriverLater and IPAMDriverLater ask nobody before they are used:
+	// the plugin of a network that was made earlier may start after the daemon,
+	// or hang.
+	NetworkDriverLater(name string) Driver
+	IPAMDriverLater(name string) IPAMDriver
 }
 
 // Sandboxes makes network namespaces and interfaces in them. Methods are safe

@@ -114,17 +114,26 @@ func (s *Service) restored(ctx context.Context, rec network.Record) *netState {
 	if rec.ConfigOnly {
 		return newState(rec, nil, network.Capabilities{Scope: "local"}, nil)
 	}
-	driver, caps, err := s.driver(ctx, rec.Driver)
-	var ipam IPAMDriver
-	if err == nil {
-		ipam, err = s.ipamDriver(ctx, rec.IPAM.Driver)
+	if s.cfg.Plugins != nil && s.cfg.Drivers[rec.Driver] == nil {
+		caps := network.Capabilities{Scope: cmp.Or(rec.Scope, network.ScopeLocal)}
+		return newState(rec, s.cfg.Plugins.NetworkDriverLater(rec.Driver), caps, s.restoredIPAM(rec))
 	}
+	driver, caps, err := s.driver(ctx, rec.Driver)
+	ipam := s.restoredIPAM(rec)
 	n := newState(rec, driver, caps, ipam)
 	if err != nil {
 		s.cfg.Logger.Error("find driver of network", "network", rec.Name, "error", err)
 		n.broken = err
 	}
 	return n
+}
+
+// restoredIPAM is who decides the addresses of a network that was made earlier.
+func (s *Service) restoredIPAM(rec network.Record) IPAMDriver {
+	if n := rec.IPAM.Driver; n == "" || n == network.IPAMDefault || n == network.IPAMNull || s.cfg.Plugins == nil {
+		return nil
+	}
+	return s.cfg.Plugins.IPAMDriverLater(rec.IPAM.Driver)
 }
 
 func (s *Service) add(n *netState) {

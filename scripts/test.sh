@@ -7,8 +7,11 @@ ORLOP_TARGET=test "$top/scripts/need.sh" root race
 cd "$top"
 "$top/scripts/sweep.sh"
 trap 'exit 130' INT TERM
-apt_install nftables iproute2 iptables curl procps util-linux skopeo python3-docker python3-requests xz-utils
-[ -x /usr/local/bin/docker ] || command -v docker >/dev/null || "$top/scripts/peers.sh" docker >/dev/null
+apt_install nftables iproute2 iptables curl procps util-linux skopeo python3-docker python3-requests xz-utils libseccomp-dev dbus-daemon nodejs
+"$top/scripts/clients.sh"
+export PATH=$PATH:$cache/tools/bin
+unpack_deb deb/apparmor apparmor
+export ORLOP_TEST_APPARMOR_PARSER=$cache/deb/apparmor/sbin/apparmor_parser
 "$top/test/images/make.sh" all >/dev/null
 "$top/scripts/peers.sh" registry runtimes >/dev/null
 make -s build test-tools

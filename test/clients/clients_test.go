@@ -38,7 +38,7 @@ func run(t *testing.T, s *testkit.Sandbox, socket string, env []string, name str
 func TestDockerPy(t *testing.T) {
 	testkit.NeedRoot(t)
 	if err := exec.Command("/usr/bin/python3", "-c", "import docker").Run(); err != nil {
-		t.Skip("python3-docker is not installed")
+		t.Fatal("python3-docker is not installed; make test installs it")
 	}
 	script, err := filepath.Abs("testdata/docker_py.py")
 	if err != nil {
@@ -57,7 +57,7 @@ func TestDockerPy(t *testing.T) {
 func TestDockerode(t *testing.T) {
 	testkit.NeedRoot(t)
 	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip("npm is not installed")
+		t.Fatal("npm is not installed; scripts/clients.sh fetches it")
 	}
 	modules := filepath.Join(testkit.CacheDir(t), "npm-dockerode-5.0.1")
 	if _, err := os.Stat(filepath.Join(modules, "node_modules/dockerode/package.json")); err != nil {

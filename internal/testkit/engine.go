@@ -145,7 +145,7 @@ type Sandbox struct {
 	// Pid of the first process inside, in the test's pid namespace.
 	Pid int
 	// Cgroup is a name below every hierarchy's root that is removed, with what
-	// is below, when the sandbox ends.
+	// is below, when the sandbox ends; WithSystemd a slice.
 	Cgroup string
 
 	t     testing.TB
@@ -153,13 +153,23 @@ type Sandbox struct {
 	cmd   *exec.Cmd
 }
 
+// WithSystemd tells that engines are to use the systemd cgroup driver
+// (ORLOP_TEST_SYSTEMD), where systemd manages the machine. Such a sandbox has no
+// pid namespace: it belongs into a machine that is thrown away.
+func WithSystemd() bool { return os.Getenv("ORLOP_TEST_SYSTEMD") != "" }
+
 // NewSandbox starts a sandbox that ends with the test.
 func NewSandbox(t testing.TB) *Sandbox {
 	t.Helper()
 	NeedRoot(t)
 	group := fmt.Sprintf("orlop-test-%d-%d", os.Getpid(), sandboxes.next())
+	args := []string{"-cgroup", group, "cat"}
+	if WithSystemd() {
+		group = strings.ReplaceAll(group, "-", "_") + ".slice"
+		args = []string{"-systemd", "-cgroup", group, "cat"}
+	}
 	// cat ends when its standard input closes, i.e. also when this test is killed.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(Bin(t), "sandbox"), "-cgroup", group, "cat")
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(Bin(t), "sandbox"), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -306,8 +316,12 @@ func (e *Engine) Start() {
 		"--exec-root", filepath.Join(e.Dir, "run"),
 		"--pidfile", filepath.Join(e.Dir, "orlopd.pid"),
 		"--config-file", filepath.Join(e.Dir, "daemon.json"),
-		"--cgroup-parent", "/" + e.Cgroup,
 	}, e.Flags...)
+	if WithSystemd() {
+		args = append(args, "--exec-opt", "native.cgroupdriver=systemd", "--cgroup-parent", e.Cgroup)
+	} else {
+		args = append(args, "--cgroup-parent", "/"+e.Cgroup)
+	}
 	e.daemon = e.Command(context.Background(), filepath.Join(e.bin, "orlopd"), args...)
 	e.daemon.Env = append(os.Environ(), "PATH="+e.bin+":"+os.Getenv("PATH"))
 	e.daemon.Stdout, e.daemon.Stderr = log, log

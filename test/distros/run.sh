@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs `make demo` as a newcomer would, in fresh roots of other distributions:
+# (ORLOP_DISTRO_TARGET names other targets of make, e.g. test).
 # run.sh [NAME…] with NAME of debian-12 debian-13 ubuntu-24.04 (default: all).
 # Each root gets only what the README says to install, and this machine's Go.
 # Needs root and the distributions' archives; prints a line per root.
@@ -40,8 +41,8 @@ for name in "${names[@]}"; do
 				mount --rbind /dev "$root/dev"
 				cp /etc/resolv.conf "$root/etc/resolv.conf"
 				exec chroot "$root" env -i HOME=/root TERM=dumb PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-					GOPROXY="$(go env GOPROXY)" GOFLAGS="${GOFLAGS:-}" bash -c "cd /root/orlop && make demo"
-			' in_root "$root" "$goroot" "$cache/distro-modules"
+					GOPROXY="$(go env GOPROXY)" GOFLAGS="${GOFLAGS:-}" bash -c "cd /root/orlop && make $4"
+			' in_root "$root" "$goroot" "$cache/distro-modules" "${ORLOP_DISTRO_TARGET:-demo}"
 	} >"$log" 2>&1 || status=$?
 	rm -rf --one-file-system "$root"
 	if [ $status = 0 ]; then

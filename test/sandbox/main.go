@@ -4,7 +4,12 @@
 // namespace, interfaces and rules with the network namespace, mounts with the
 // mount namespace, and the control groups named by -cgroup are removed.
 //
-//	sandbox [-cgroup NAME] [-cwd DIR] [-tied] COMMAND ARG…
+//	sandbox [-cgroup NAME] [-cwd DIR] [-tied] [-systemd] COMMAND ARG…
+//
+// With -systemd the host's systemd can be asked for units from inside: its
+// buses stay in /run, and there is no pid namespace, because it has to know the
+// pids it is told. The command's orphans are then killed one by one, and NAME
+// is a slice that is stopped.
 //
 // It ends when the command ends, or on SIGINT and SIGTERM, which it passes on;
 // with -tied also when its parent dies, even by SIGKILL. The exit status is the
@@ -25,14 +30,20 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// innerEnv marks the process that is pid 1 inside.
-const innerEnv = "ORLOP_SANDBOX_INNER"
+// innerEnv marks the process that is the first inside, systemdEnv that it is not
+// pid 1.
+const (
+	innerEnv   = "ORLOP_SANDBOX_INNER"
+	systemdEnv = "ORLOP_SANDBOX_SYSTEMD"
+)
 
 func main() {
 	if os.Getenv(innerEnv) != "" {
@@ -45,6 +56,7 @@ func outer() int {
 	group := flag.String("cgroup", "", "control groups of this name, directly below each hierarchy's root, are removed at the end")
 	cwd := flag.String("cwd", "", "working directory")
 	tied := flag.Bool("tied", false, "end with the parent; only for parents of one thread, because the kernel means the thread that started us")
+	systemd := flag.Bool("systemd", false, "let systemd be asked for units")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		flag.Usage()
@@ -64,6 +76,10 @@ func outer() int {
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		Pdeathsig:  unix.SIGKILL,
+	}
+	if *systemd {
+		cmd.Env = append(cmd.Env, systemdEnv+"=1")
+		cmd.SysProcAttr.Cloneflags &^= unix.CLONE_NEWPID
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
@@ -88,7 +104,11 @@ func outer() int {
 			}
 		case err := <-done:
 			if *group != "" {
-				if err := removeGroups(*group); err != nil {
+				remove := removeGroups
+				if *systemd {
+					remove = stopSlice
+				}
+				if err := remove(*group); err != nil {
 					fmt.Fprintln(os.Stderr, "sandbox:", err)
 				}
 			}
@@ -119,19 +139,22 @@ func status(err error) int {
 // inner is pid 1: it prepares the namespaces, runs the command, reaps every
 // orphan and ends with the command, which ends all others.
 func inner() int {
-	if err := prepare(); err != nil {
+	systemd := os.Getenv(systemdEnv) != ""
+	if err := prepare(systemd); err != nil {
 		return fail(err)
+	}
+	if systemd {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fail(err)
+		}
+		defer killOrphans()
 	}
 	// Registered before the command starts, so that no child's end is missed.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	env := os.Environ()
-	for i, v := range env {
-		if strings.HasPrefix(v, innerEnv+"=") {
-			env = append(env[:i], env[i+1:]...)
-			break
-		}
-	}
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, innerEnv+"=") || strings.HasPrefix(v, systemdEnv+"=")
+	})
 	path, err := exec.LookPath(os.Args[1])
 	if err != nil {
 		return fail(err)
@@ -160,9 +183,50 @@ func inner() int {
 	}
 }
 
-func prepare() error {
+// killOrphans kills every descendant, which have all become children or will.
+func killOrphans() {
+	for {
+		entries, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			list, _ := os.ReadFile("/proc/self/task/" + e.Name() + "/children") // a thread that has ended has none
+			for _, f := range strings.Fields(string(list)) {
+				if pid, err := strconv.Atoi(f); err == nil {
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}
+			}
+		}
+		if _, err := unix.Wait4(-1, nil, 0, nil); err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// stopSlice stops a slice with every unit in it.
+func stopSlice(name string) error {
+	out, err := exec.CommandContext(context.Background(), "systemctl", "stop", name).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("stop %s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+func prepare(systemd bool) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
+	}
+	buses := map[string]int{}
+	if systemd {
+		for _, dir := range []string{"/run/dbus", "/run/systemd"} {
+			fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+			if err != nil {
+				return fmt.Errorf("keep %s: %w", dir, err)
+			}
+			defer unix.Close(fd)
+			buses[dir] = fd
+		}
 	}
 	for _, m := range []struct{ fs, at, data string }{{"proc", "/proc", ""}, {"tmpfs", "/run", "mode=755"}, {"mqueue", "/dev/mqueue", ""}} {
 		if _, err := os.Stat(m.at); errors.Is(err, fs.ErrNotExist) {
@@ -170,6 +234,14 @@ func prepare() error {
 		}
 		if err := unix.Mount(m.fs, m.at, m.fs, unix.MS_NOSUID|unix.MS_NODEV, m.data); err != nil {
 			return fmt.Errorf("mount %s: %w", m.at, err)
+		}
+	}
+	for dir, fd := range buses {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("keep %s: %w", dir, err)
 		}
 	}
 	// SIOCSIFFLAGS by hand: a netlink library is more than one flag needs.

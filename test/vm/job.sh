@@ -66,17 +66,30 @@ match "cgroupfs: exec" '^0::/$' bash -c 'orlop run -d --name xx busybox sleep 10
 kill %1
 wait %1
 
-# The suites.
-for t in /host/tests/*.test; do
-	[ -x "$t" ] || continue
-	name=$(basename "$t" .test)
+# suite NAME LABEL FLAG…: runs one of the programs of /host/tests and counts.
+suite() {
+	local name=$1 label=$2 dir out p f s
+	shift 2
 	dir=/host/src/$(tr _ / <<<"$name")
 	[ -d "$dir" ] || dir=/tmp
-	out=$(cd "$dir" && "$t" -test.v -test.timeout ${ORLOP_VM_SUITE:-25m} 2>&1)
+	out=$(cd "$dir" && "/host/tests/$name.test" -test.v -test.timeout "${ORLOP_VM_SUITE:-25m}" "$@" 2>&1)
 	p=$(grep -cE '^\s*--- PASS' <<<"$out") f=$(grep -cE '^\s*--- FAIL' <<<"$out") s=$(grep -cE '^\s*--- SKIP' <<<"$out")
 	if grep -qE '^(panic:|fatal error:)' <<<"$out"; then f=$((f + 1)); fi
-	printf '%-40s %d passed, %d failed, %d skipped\n' "suite $name" "$p" "$f" "$s"
+	if [ $((p + f + s)) = 0 ]; then f=1; fi
+	printf '%-40s %d passed, %d failed, %d skipped\n' "suite $label" "$p" "$f" "$s"
 	if [ "$f" -gt 0 ]; then grep -vE '^\s*(=== |--- PASS)' <<<"$out" | tail -n 60; fi
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# The suites. Those that run containers use both cgroup drivers.
+for t in /host/tests/*.test; do
+	name=$(basename "$t" .test)
+	case $name in
+	test_scripts)
+		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, orlop, systemd" -test.run '^TestWithOrlop$'
+		suite "$name" "$name, docker, cgroupfs" -test.run '^TestWithTheOfficialClient$'
+		;;
+	*) suite "$name" "$name" ;;
+	esac
 done
 printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped

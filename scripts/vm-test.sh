@@ -3,7 +3,8 @@
 # inside what the kernel of the host may lack: pure cgroup v2, the systemd cgroup
 # driver, AppArmor, loadable modules, and then as much of the suites as the time
 # holds. The disk is a throw-away copy; the host is not touched.
-# Usage: vm-test.sh [JOB]   JOB is a script for inside, default test/vm/job.sh
+# Usage: vm-test.sh [JOB]   JOB is a script for inside, default test/vm/job.sh;
+# ORLOP_VM_ONLY is a pattern of suites (test_*) to run and nothing else.
 . "$(dirname "$0")/lib.sh"
 job=${1:-$top/test/vm/job.sh}
 minutes=${ORLOP_VM_MINUTES:-45}
@@ -14,6 +15,7 @@ share=$(mktemp -d "${TMPDIR:-/tmp}/orlop-vm-XXXXXX")
 trap 'rm -rf "$share"' EXIT
 chmod 755 "$share"
 cp "$job" "$share/job.sh"
+printf '%s' "${ORLOP_VM_ONLY:-}" >"$share/only"
 cp -r "$top/bin" "$share/bin"
 mkdir -p "$share/images"
 cp "$cache/images/busybox.tar" "$share/images/"

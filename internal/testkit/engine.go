@@ -27,7 +27,16 @@ import (
 	"time"
 )
 
-// patience bounds every wait for a state; reaching it fails the test.
+// Patience bounds a wait that is d at most on a machine that is not emulated;
+// reaching it fails the test. ORLOP_TEST_PATIENCE multiplies it.
+func Patience(d time.Duration) time.Duration {
+	if n, err := strconv.Atoi(os.Getenv("ORLOP_TEST_PATIENCE")); err == nil && n > 0 {
+		return d * time.Duration(n)
+	}
+	return d
+}
+
+// patience is for every wait for a state.
 const patience = 60 * time.Second
 
 // Root is the module's folder.
@@ -475,7 +484,7 @@ func (e *Engine) Run(args ...string) string {
 // Try runs orlop and returns its output, its error output and its exit status.
 func (e *Engine) Try(args ...string) (stdout, stderr string, code int) {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience(2*patience))
 	defer cancel()
 	return e.TryCmd(e.Client(ctx, "orlop", args...))
 }
@@ -512,7 +521,7 @@ func Eventually(t testing.TB, check func() error) {
 }
 
 func eventually(check func() error) error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(Patience(patience))
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := check()
 		if err == nil {

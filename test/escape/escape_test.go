@@ -242,7 +242,7 @@ func (s *side) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs a command of the runtime to its end.
 func (s *side) run(args ...string) (out string, code int) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience(patience))
 	defer cancel()
 	cmd := s.command(ctx, args...)
 	var all bytes.Buffer
@@ -276,7 +276,7 @@ func (s *side) background(bundle, ready string) *background {
 		s.t.Fatal(err)
 	}
 	defer out.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience(patience))
 	defer cancel()
 	cmd := s.command(ctx, "run", "--detach", "--bundle", bundle, filepath.Base(bundle))
 	cmd.Stdout, cmd.Stderr = out, out

@@ -143,7 +143,7 @@ func foreignRuntimes(t testing.TB, dir string) string {
 func of(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state) }
 
 func (s *state) command(ts *testscript.TestScript, args []string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience(2*time.Minute))
 	ts.Defer(cancel)
 	cmd := s.sandbox.Command(ctx, testkit.Program(s.t, s.client), args...)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+s.socket, "ORLOP_HOST=unix://"+s.socket, "DOCKER_CONFIG="+s.dir+"/client")
@@ -154,7 +154,7 @@ func (s *state) inside(ts *testscript.TestScript, args []string) *exec.Cmd {
 	if len(args) == 0 {
 		ts.Fatalf("usage: inside COMMAND …")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience(2*time.Minute))
 	ts.Defer(cancel)
 	cmd := s.sandbox.Command(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "STATUS="+ts.Getenv("STATUS"))
@@ -220,7 +220,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: await orlop|inside ARG …")
 	}
 	s := of(ts)
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(testkit.Patience(30 * time.Second))
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		var cmd *exec.Cmd
 		if args[0] == "orlop" {

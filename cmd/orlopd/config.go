@@ -65,11 +65,13 @@ type Config struct {
 	IPForward         bool
 	Firewall          bool
 	// ForeignForward is "auto" or "off".
-	ForeignForward     string
-	FirewallMark       int
-	HostIP             netip.Addr
-	MTU                int
-	Pools              []network.Pool
+	ForeignForward string
+	FirewallMark   int
+	HostIP         netip.Addr
+	MTU            int
+	Pools          []network.Pool
+	// NetworkOpts are options of networks by driver.
+	NetworkOpts        map[string]map[string]string
 	DNS                []netip.Addr
 	DNSSearch, DNSOpts []string
 	HostGateway        []netip.Addr

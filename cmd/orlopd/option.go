@@ -285,6 +285,33 @@ func (s poolSetting) decode(raw json.RawMessage) error {
 	return nil
 }
 
+// driverSetting is driver=option=value.
+type driverSetting struct{ p *map[string]map[string]string }
+
+func (s driverSetting) Set(v string) error {
+	driver, rest, ok := strings.Cut(v, "=")
+	key, value, pair := strings.Cut(rest, "=")
+	if !ok || !pair || driver == "" || key == "" {
+		return fmt.Errorf("invalid value %q for map option, should be root-key=key=value", v)
+	}
+	if *s.p == nil {
+		*s.p = map[string]map[string]string{}
+	}
+	if (*s.p)[driver] == nil {
+		(*s.p)[driver] = map[string]string{}
+	}
+	(*s.p)[driver][key] = value
+	return nil
+}
+func (s driverSetting) String() string {
+	if len(*s.p) == 0 {
+		return ""
+	}
+	return fmt.Sprint(*s.p)
+}
+func (s driverSetting) Type() string                     { return "mapmap" }
+func (s driverSetting) decode(raw json.RawMessage) error { return json.Unmarshal(raw, s.p) }
+
 // runtimeSetting is name=path.
 type runtimeSetting struct {
 	p *map[string]systemtypes.Runtime

@@ -301,7 +301,7 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		fw = openFirewall{}
 	}
 	return networks.New(networks.Config{
-		Default: def, Pools: c.Pools,
+		Default: def, Pools: c.Pools, EngineID: id.ID, DriverOptions: c.NetworkOpts,
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts, HostGateway: c.HostGateway,
 		KeepForwarding: !c.IPForward,
 		Plugins: networkPlugins{plugin.New(plugin.Config{

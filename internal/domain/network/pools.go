@@ -1,6 +1,7 @@
 package network
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"slices"
 
@@ -14,18 +15,36 @@ type Pool struct {
 	Size int          `json:"size"`
 }
 
-// DefaultPools are Docker's (dockerd --default-address-pool, built-in value):
-// 172.17.0.0/16 … 172.31.0.0/16 as sixteens and 192.168.0.0/16 as twenties.
+// DefaultPools are the blocks of Docker's built-in value (172.17.0.0/16 …
+// 172.31.0.0/16 and 192.168.0.0/16), cut smaller: a /16 for the first network,
+// which is the default bridge, then 3,840 networks of 253 containers each, where
+// Docker has 30 (docs/decisions/0078).
 func DefaultPools() []Pool {
 	return []Pool{
 		{Base: netip.MustParsePrefix("172.17.0.0/16"), Size: 16},
-		{Base: netip.MustParsePrefix("172.18.0.0/16"), Size: 16},
-		{Base: netip.MustParsePrefix("172.19.0.0/16"), Size: 16},
-		{Base: netip.MustParsePrefix("172.20.0.0/14"), Size: 16},
-		{Base: netip.MustParsePrefix("172.24.0.0/14"), Size: 16},
-		{Base: netip.MustParsePrefix("172.28.0.0/14"), Size: 16},
-		{Base: netip.MustParsePrefix("192.168.0.0/16"), Size: 20},
+		{Base: netip.MustParsePrefix("172.18.0.0/15"), Size: 24},
+		{Base: netip.MustParsePrefix("172.20.0.0/14"), Size: 24},
+		{Base: netip.MustParsePrefix("172.24.0.0/13"), Size: 24},
+		{Base: netip.MustParsePrefix("192.168.0.0/16"), Size: 24},
 	}
+}
+
+// ULAPool is the block that an engine's IPv6 subnets are taken from when none
+// is configured: a /48 of unique local addresses (RFC 4193) that follows from
+// the engine's id, as Docker's does from its own.
+func ULAPool(engineID string) Pool {
+	sum := sha256.Sum256([]byte(engineID))
+	b := [16]byte{0: 0xfd}
+	copy(b[1:6], sum[:5])
+	return Pool{Base: netip.PrefixFrom(netip.AddrFrom16(b), 48), Size: 64}
+}
+
+// WithIPv6 are the pools with ula at their end, unless one of them is IPv6.
+func WithIPv6(pools []Pool, ula Pool) []Pool {
+	if slices.ContainsFunc(pools, func(p Pool) bool { return p.Base.Addr().Is6() }) {
+		return pools
+	}
+	return append(slices.Clone(pools), ula)
 }
 
 // ErrNoMoreSubnets is returned when every subnet of every pool overlaps with
@@ -66,9 +85,14 @@ func ChooseSubnet(pools []Pool, family6 bool, size int, used []netip.Prefix) (ne
 // one big neighbor costs one step and not one per subnet.
 func firstFree(base netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
 	next := netip.PrefixFrom(base.Addr(), bits)
+	i := 0
 	for base.Contains(next.Addr()) {
-		i := slices.IndexFunc(taken, next.Overlaps)
-		if i < 0 {
+		// taken is in order: what ends before next is of no interest any more,
+		// and if the first of the others is free of it, all are.
+		for i < len(taken) && (taken[i].Addr().BitLen() != base.Addr().BitLen() || LastAddr(taken[i]).Less(next.Addr())) {
+			i++
+		}
+		if i == len(taken) || !taken[i].Overlaps(next) {
 			return next, true
 		}
 		last := LastAddr(taken[i])

@@ -47,13 +47,15 @@ func (s *Service) Create(ctx context.Context, req networktypes.CreateRequest, ra
 	undo.add("forget network", func(context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.networks, n.rec.ID)
+		delete(s.networks, rec.ID)
 		return nil
 	})
 	if !n.rec.ConfigOnly {
-		if n, err = s.decide(ctx, n, wants, &undo); err != nil {
+		decided, err := s.decide(ctx, n, wants, &undo)
+		if err != nil {
 			return resp, err
 		}
+		n = decided
 	}
 
 	// From here on the making is finished, whoever waits for it or not.

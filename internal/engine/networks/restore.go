@@ -142,6 +142,10 @@ func (s *Service) add(n *netState) {
 	s.networks[n.rec.ID] = n
 }
 
+// defaultBridgeBits is the prefix length of the default bridge's subnet: most
+// containers are on it.
+const defaultBridgeBits = 16
+
 func sameIPAM(a, b networktypes.IPAM) bool {
 	return slices.EqualFunc(a.Config, b.Config, func(x, y networktypes.IPAMConfig) bool {
 		return x.Subnet == y.Subnet && x.Gateway == y.Gateway && x.IPRange == y.IPRange
@@ -207,7 +211,14 @@ func (s *Service) defaultBridge(ctx context.Context, rec network.Record, live []
 		if rng.IsValid() {
 			return netip.PrefixFrom(rng.Masked().Addr().Next(), rng.Bits()), nil
 		}
-		sub, err := network.ChooseSubnet(pools, ipv6, 0, used)
+		size := 0
+		if s.cfg.Pools == nil && !ipv6 {
+			size = defaultBridgeBits // beside another engine it is as big
+		}
+		sub, err := network.ChooseSubnet(pools, ipv6, size, used)
+		if err != nil && size != 0 {
+			sub, err = network.ChooseSubnet(pools, ipv6, 0, used)
+		}
 		if err != nil {
 			return netip.Prefix{}, err
 		}
@@ -467,10 +478,11 @@ func (s *Service) Shutdown(ctx context.Context) error {
 
 // pools are what subnets of networks that name none are taken from.
 func (s *Service) pools() []network.Pool {
-	if s.cfg.Pools != nil {
-		return s.cfg.Pools
+	pools := s.cfg.Pools
+	if pools == nil {
+		pools = network.DefaultPools()
 	}
-	return network.DefaultPools()
+	return network.WithIPv6(pools, network.ULAPool(s.cfg.EngineID))
 }
 
 // driver finds a kind of network. ErrNotFound with Docker's text.

@@ -77,6 +77,8 @@ type Config struct {
 	// Pools are split into subnets of networks that name none; nil is
 	// network.DefaultPools.
 	Pools []network.Pool
+	// EngineID is what IPv6 subnets follow from when no pool has any.
+	EngineID string
 	// DriverOptions are options of networks that name none, by driver (dockerd
 	// --default-network-opt).
 	DriverOptions map[string]map[string]string

@@ -317,7 +317,7 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		Nameserver: netd.New(netd.Config{
 			Program: netdBinary, Dir: filepath.Join(c.ExecRoot, "netd"), Logger: log,
 		}),
-		Host:   nethost.New(),
+		Host:   nethost.New(log),
 		Store:  networkStore{bucket},
 		Events: e.broker,
 		Logger: log, Now: now, NewID: newID,

@@ -85,16 +85,20 @@ func (a *Addresses) Allocate() (netip.Addr, error) {
 	return netip.Addr{}, ErrNoAddresses
 }
 
-// Take takes one particular address. ErrAddressOutside, ErrAddressTaken.
+// Take takes one particular address. ErrAddressOutside, ErrAddressTaken;
+// ErrAddressesDrained when the kernel is about to free it.
 func (a *Addresses) Take(addr netip.Addr) error {
 	if !a.subnet.Contains(addr) {
 		return ErrAddressOutside
 	}
-	if a.used[addr] != 0 {
-		return ErrAddressTaken
+	switch a.used[addr] {
+	case 0:
+		a.used[addr] = held
+		return nil
+	case draining:
+		return ErrAddressesDrained
 	}
-	a.used[addr] = held
-	return nil
+	return ErrAddressTaken
 }
 
 // Drain gives an address back as soon as Release says that its link is gone.

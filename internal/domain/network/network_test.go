@@ -85,7 +85,7 @@ func TestAddressesComeLowestFirstAndReturnWhenTheirLinkIsGone(t *testing.T) {
 	if _, err := a.Allocate(); !errors.Is(err, ErrAddressesDrained) {
 		t.Errorf("while the link stands: %v", err)
 	}
-	if err := a.Take(three); !errors.Is(err, ErrAddressTaken) {
+	if err := a.Take(three); !errors.Is(err, ErrAddressesDrained) {
 		t.Errorf("taking an address that drains: %v", err)
 	}
 	a.Release(three)

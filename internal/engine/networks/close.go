@@ -119,14 +119,15 @@ func (s *Service) drain(ctx context.Context, containerID string, ep network.Endp
 }
 
 // reclaim gives a container that is started again at once the addresses it just
-// had, though their link still stands: the link is cut off, so that nothing of
+// had, if it asks for no others, though their link still stands: the link is cut off, so that nothing of
 // the old sandbox can answer any more, and its end frees nothing.
-func (s *Service) reclaim(ctx context.Context, containerID string, n *netState) (addr4, addr6 netip.Prefix, ok bool) {
+func (s *Service) reclaim(ctx context.Context, containerID string, n *netState, want4, want6 netip.Addr) (addr4, addr6 netip.Prefix, ok bool) {
+	fits := func(want netip.Addr, had netip.Prefix) bool { return !want.IsValid() || want == had.Addr() }
 	s.drainMu.Lock()
 	name := ""
 	var d drained
 	for link, one := range s.draining {
-		if one.container == containerID && one.ep.NetworkID == n.rec.ID {
+		if one.container == containerID && one.ep.NetworkID == n.rec.ID && fits(want4, one.ep.IPv4) && fits(want6, one.ep.IPv6) {
 			name, d = link, one
 		}
 	}

@@ -70,15 +70,9 @@ func (s *Service) Create(ctx context.Context, req networktypes.CreateRequest, ra
 			return resp, err
 		}
 	}
-	if n.rec.Driver == network.DriverBridge {
-		rules, err := network.BridgeRulesOf(n.rec)
-		if err != nil {
-			return resp, err
-		}
-		undo.add("remove rules", func(ctx context.Context) error { return s.cfg.Firewall.DropBridge(ctx, rules) })
-		if err := s.cfg.Firewall.SetBridge(ctx, rules); err != nil {
-			return resp, fmt.Errorf("set rules of network %s: %w", n.rec.Name, err)
-		}
+	undo.add("remove rules", func(ctx context.Context) error { return s.setRules(ctx, n, false) })
+	if err := s.setRules(ctx, n, true); err != nil {
+		return resp, fmt.Errorf("set rules of network %s: %w", n.rec.Name, err)
 	}
 	s.mu.Lock()
 	n.making = false

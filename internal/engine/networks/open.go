@@ -552,10 +552,10 @@ func (s *Service) addresses(ctx context.Context, req SandboxRequest, n *netState
 	if ask.IPAMConfig != nil {
 		want4, want6 = ask.IPAMConfig.IPv4Address.Unmap(), ask.IPAMConfig.IPv6Address
 	}
+	if addr4, addr6, ok := s.reclaim(ctx, req.ContainerID, n, want4, want6); ok {
+		return addr4, addr6, nil
+	}
 	if !want4.IsValid() && !want6.IsValid() {
-		if addr4, addr6, ok := s.reclaim(ctx, req.ContainerID, n); ok {
-			return addr4, addr6, nil
-		}
 		if addr4, addr6, ok := n.previous(req.Previous); ok {
 			return addr4, addr6, nil
 		}

@@ -8,8 +8,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
-
-	"github.com/orlop/orlop/internal/domain/network"
 )
 
 // Remove ends a network that nobody is on. ErrNotFound; ErrPermissionDenied for
@@ -78,14 +76,8 @@ func (s *Service) removableLocked(n *netState) error {
 // may be repeated.
 func (s *Service) dismantle(ctx context.Context, n *netState) error {
 	s.reapNetwork(ctx, n)
-	if n.rec.Driver == network.DriverBridge {
-		rules, err := network.BridgeRulesOf(n.rec)
-		if err != nil {
-			return err
-		}
-		if err := s.cfg.Firewall.DropBridge(ctx, rules); err != nil {
-			return err
-		}
+	if err := s.setRules(ctx, n, false); err != nil {
+		return err
 	}
 	if n.driver != nil {
 		if err := s.cfg.Sandboxes.Forget(ctx, n.rec.Device); err != nil {

@@ -56,7 +56,7 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 			n.broken = err
 		}
 	}
-	if err := s.firewall(ctx); err != nil {
+	if err := s.firewall(ctx, false); err != nil {
 		return err
 	}
 	if err := s.cfg.Nameserver.Ensure(ctx, s.allNames()); err != nil {
@@ -311,6 +311,44 @@ func (s *Service) all() []*netState {
 	return out
 }
 
+// ruled lists the networks that have rules in the firewall.
+func (s *Service) ruled() []*netState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*netState
+	for _, n := range s.networks {
+		if n.rec.Driver == network.DriverBridge && n.rec.Device != "" && (n.ruled || n.visible()) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// setRules enters a network into the firewall, or takes it out.
+func (s *Service) setRules(ctx context.Context, n *netState, on bool) error {
+	if n.rec.Driver != network.DriverBridge {
+		return nil
+	}
+	rules, err := network.BridgeRulesOf(n.rec)
+	if err != nil {
+		return err
+	}
+	if on && n.rec.EnableIPv6 && !s.cfg.KeepForwarding && !s.forward6.Load() {
+		if err := s.firewall(ctx, true); err != nil {
+			return err
+		}
+	}
+	s.rulesMu.Lock()
+	defer s.rulesMu.Unlock()
+	s.mu.Lock()
+	n.ruled = on
+	s.mu.Unlock()
+	if on {
+		return s.cfg.Firewall.SetBridge(ctx, rules)
+	}
+	return s.cfg.Firewall.DropBridge(ctx, rules)
+}
+
 // endpointsOn lists the endpoints on a network that have a link.
 func (s *Service) endpointsOn(id string) []network.Endpoint {
 	s.mu.Lock()
@@ -326,13 +364,14 @@ func (s *Service) endpointsOn(id string) []network.Endpoint {
 	return out
 }
 
-// firewall brings the table to what the networks and published ports need.
-func (s *Service) firewall(ctx context.Context) error {
+// firewall brings the table to what the networks and published ports need, and
+// switches forwarding on: of IPv6 where a network has it, or when ipv6 says so.
+func (s *Service) firewall(ctx context.Context, ipv6 bool) error {
+	s.rulesMu.Lock()
+	defer s.rulesMu.Unlock()
 	rules := network.Ruleset{}
-	for _, n := range s.all() {
-		if n.rec.Device == "" || n.rec.Driver != network.DriverBridge {
-			continue
-		}
+	for _, n := range s.ruled() {
+		ipv6 = ipv6 || n.rec.EnableIPv6
 		b, err := network.BridgeRulesOf(n.rec)
 		if err != nil {
 			return fmt.Errorf("rules of network %s: %w", n.rec.Name, err)
@@ -350,11 +389,12 @@ func (s *Service) firewall(ctx context.Context) error {
 	}
 	rules.DropForeign = dropped
 	if len(rules.Bridges) > 0 && !s.cfg.KeepForwarding {
-		changed, err := s.cfg.Host.EnableForwarding(ctx, s.cfg.Default.IPv6)
+		changed, err := s.cfg.Host.EnableForwarding(ctx, ipv6)
 		if err != nil {
 			return fmt.Errorf("enable packet forwarding: %w", err)
 		}
 		rules.DropForeign = dropped || changed
+		s.forward6.Store(ipv6)
 	}
 	plan, err := s.cfg.Firewall.Apply(ctx, rules)
 	if err != nil {

@@ -8,7 +8,8 @@
 //
 // Locks: Service.mu (the maps of networks and sandboxes), netState.mu (the
 // addresses of one network), Service.portsMu (host ports), Service.drainMu
-// (links to reap). None is taken while another one is held.
+// (links to reap). None is taken while another one is held. Service.rulesMu
+// comes before Service.mu; it covers a transaction of the firewall.
 package networks
 
 import (
@@ -122,6 +123,12 @@ type Service struct {
 	ipv6 bool
 
 	pruning atomic.Bool
+	// forward6: IPv6 packets are forwarded.
+	forward6 atomic.Bool
+
+	// rulesMu: what is in the firewall and what this service knows of it change
+	// together.
+	rulesMu sync.Mutex
 
 	mu        sync.Mutex
 	networks  map[string]*netState // by id

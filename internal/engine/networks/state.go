@@ -31,6 +31,8 @@ type netState struct {
 	// Guarded by Service.mu.
 	making, removing bool
 	joining          int
+	// ruled: it is in the firewall though nobody finds it.
+	ruled bool
 
 	mu sync.Mutex
 	// chosenMAC: there was an endpoint whose MAC address does not follow from
@@ -89,6 +91,9 @@ func (n *netState) allocate(ctx context.Context, want4, want6 netip.Addr, mac st
 			select {
 			case <-freed:
 			case <-deadline.C:
+				if want.IsValid() {
+					return netip.Prefix{}, network.ErrAddressTaken
+				}
 				return netip.Prefix{}, n.full(ipv6)
 			case <-ctx.Done():
 				return netip.Prefix{}, ctx.Err()

@@ -9,9 +9,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,10 +36,15 @@ const (
 )
 
 // Host is the machine that the calling process runs on.
-type Host struct{}
+type Host struct{ log *slog.Logger }
 
-// New makes no connection.
-func New() *Host { return &Host{} }
+// New makes no connection; log takes warnings, nil none.
+func New(log *slog.Logger) *Host {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Host{log}
+}
 
 // ResolvConf is the machine's resolver configuration and where it was read;
 // empty without one. Where systemd-resolved's stub is the only server, the
@@ -179,10 +186,10 @@ func (*Host) PortRange() (first, last uint16, excluded []uint16) {
 
 // EnableForwarding switches packet forwarding on in the network namespace of
 // the calling thread; changed when it was off.
-func (*Host) EnableForwarding(_ context.Context, ipv6 bool) (changed bool, err error) {
+func (h *Host) EnableForwarding(_ context.Context, ipv6 bool) (changed bool, err error) {
 	files := []string{"/proc/sys/net/ipv4/ip_forward"}
 	if ipv6 {
-		files = append(files, "/proc/sys/net/ipv6/conf/default/forwarding", "/proc/sys/net/ipv6/conf/all/forwarding")
+		files = append(files, "/proc/sys/net/ipv6/conf/default/forwarding", forwardAll6)
 	}
 	for _, f := range files {
 		data, err := os.ReadFile(f)
@@ -192,10 +199,45 @@ func (*Host) EnableForwarding(_ context.Context, ipv6 bool) (changed bool, err e
 		if strings.TrimSpace(string(data)) != "0" {
 			continue
 		}
+		if f == forwardAll6 {
+			for _, name := range listeners() {
+				h.log.Warn("a router takes no router advertisements: this interface's default route for IPv6 will be lost when it runs out",
+					"interface", name, "remedy", "set net.ipv6.conf."+name+".accept_ra=2")
+			}
+		}
 		if err := os.WriteFile(f, []byte("1\n"), 0); err != nil {
 			return changed, fmt.Errorf("enable forwarding: %w", err)
 		}
 		changed = true
 	}
 	return changed, nil
+}
+
+const forwardAll6 = "/proc/sys/net/ipv6/conf/all/forwarding"
+
+// listeners are the interfaces that have a default route from a router
+// advertisement and would stop to listen to them when the machine becomes a
+// router (accept_ra is 1; Documentation/networking/ip-sysctl.rst).
+func listeners() []string {
+	routes, err := os.ReadFile("/proc/net/ipv6_route")
+	if err != nil {
+		return nil
+	}
+	const fromRA = 0x00040000 | 0x00010000 // RTF_ADDRCONF | RTF_DEFAULT (linux/ipv6_route.h)
+	var out []string
+	for line := range strings.Lines(string(routes)) {
+		f := strings.Fields(line)
+		if len(f) != 10 || f[1] != "00" || strings.Trim(f[0], "0") != "" || slices.Contains(out, f[9]) {
+			continue
+		}
+		flags, err := strconv.ParseUint(f[8], 16, 32)
+		if err != nil || flags&fromRA != fromRA {
+			continue
+		}
+		accept, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + f[9] + "/accept_ra")
+		if err == nil && strings.TrimSpace(string(accept)) == "1" {
+			out = append(out, f[9])
+		}
+	}
+	return out
 }

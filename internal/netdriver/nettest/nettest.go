@@ -266,3 +266,9 @@ func ask(ns *netns.NS, proto, addr string, wait time.Duration) (Answer, error) {
 	}
 	return Answer{Server: f[0], Client: f[1]}, nil
 }
+
+// Patient is Ask where it is not known whether somebody answers: it waits longer
+// than Silent, because many ask at the same time.
+func Patient(ns *netns.NS, proto, addr string) (Answer, error) {
+	return ask(ns, proto, addr, 3*time.Second)
+}

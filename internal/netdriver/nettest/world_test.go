@@ -152,7 +152,7 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 	e.cfg = networks.Config{
 		Default:   network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
 		Drivers:   map[string]networks.Driver{"bridge": e.driver, "macvlan": macvlan.New(parents), "ipvlan": ipvlan.New(parents)},
-		Sandboxes: e.boxes, Firewall: e.rules, Nameserver: e.netd, Host: machine{host.New(), "nameserver 192.0.2.53\n"},
+		Sandboxes: e.boxes, Firewall: e.rules, Nameserver: e.netd, Host: machine{host.New(nil), "nameserver 192.0.2.53\n"},
 		Store: e.store, Events: e.store, Logger: log, Now: time.Now, NewID: newID,
 	}
 	if change != nil {

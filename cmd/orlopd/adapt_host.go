@@ -38,7 +38,7 @@ type host struct {
 //
 // Where the kernel has AppArmor the default profile is loaded, as Docker does;
 // a host that cannot compile one (apparmor_parser is missing) runs containers
-// without a profile and says so.
+// without a profile and says so, also to whoever asks for its information.
 func newHost(ctx context.Context, driver string, forwarding bool, log *slog.Logger) (*host, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -58,7 +58,7 @@ func newHost(ctx context.Context, driver string, forwarding bool, log *slog.Logg
 	if f.AppArmor {
 		if err := lsm.LoadDefaultAppArmor(ctx, lsm.DefaultProfile); err != nil {
 			log.Warn("containers are not confined by AppArmor", "error", err)
-			f.AppArmor = false
+			f.AppArmorMissing = err.Error()
 		}
 	}
 	if !forwarding {

@@ -17,7 +17,10 @@ type HostFacts struct {
 	NCPU       int
 
 	Seccomp, AppArmor, SELinux bool
-	CgroupNamespaces           bool
+	// AppArmorMissing is why the kernel has AppArmor and our default profile is
+	// not loaded, "" when it is: a container that names no profile has none then.
+	AppArmorMissing  string
+	CgroupNamespaces bool
 	// RecursiveReadOnly: mount_setattr(2) with AT_RECURSIVE (kernel 5.12).
 	RecursiveReadOnly bool
 	// TimeNamespaces: /proc/self/ns/time exists (kernel 5.6).

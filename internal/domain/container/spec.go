@@ -198,6 +198,8 @@ func BuildProcess(in SpecInput) (*specs.Process, error) {
 			p.ApparmorProfile = security.AppArmor
 		case in.Host.Privileged:
 			p.ApparmorProfile = Unconfined
+		case in.Facts.AppArmorMissing != "":
+			// Said by the daemon's information; a profile asked for is still set.
 		default:
 			p.ApparmorProfile = in.AppArmorProfile
 		}

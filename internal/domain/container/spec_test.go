@@ -13,6 +13,20 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+func TestWithoutTheDefaultProfileOnlyAProfileAskedForIsSet(t *testing.T) {
+	for opt, want := range map[string]string{"": "", "apparmor=mine": "mine", "apparmor=unconfined": "unconfined"} {
+		spec := build(t, specInput(func(h *containertypes.HostConfig, _ *containertypes.Config, in *SpecInput) {
+			in.Facts.AppArmor, in.Facts.AppArmorMissing = true, "no apparmor_parser"
+			if opt != "" {
+				h.SecurityOpt = []string{opt}
+			}
+		}))
+		if got := spec.Process.ApparmorProfile; got != want {
+			t.Errorf("--security-opt %q: profile %q, not %q", opt, got, want)
+		}
+	}
+}
+
 func specInput(change func(*containertypes.HostConfig, *containertypes.Config, *SpecInput)) SpecInput {
 	host, config := &containertypes.HostConfig{}, &containertypes.Config{Hostname: "h", Cmd: []string{"sh", "-c", "true"}, Env: []string{"A=1"}}
 	in := SpecInput{

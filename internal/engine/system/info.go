@@ -112,6 +112,9 @@ func (s *Service) Info(ctx context.Context) (systemtypes.Info, error) {
 	if facts.Seccomp && set.SeccompProfile != "" && set.SeccompProfile != "builtin" {
 		info.Warnings = append(info.Warnings, "WARNING: daemon is not using the default seccomp profile")
 	}
+	if facts.AppArmor && facts.AppArmorMissing != "" {
+		info.Warnings = append(info.Warnings, "WARNING: containers are not confined by AppArmor: "+facts.AppArmorMissing)
+	}
 	if s.cfg.NetworkWarnings != nil {
 		info.Warnings = append(info.Warnings, s.cfg.NetworkWarnings()...)
 	}
@@ -121,7 +124,11 @@ func (s *Service) Info(ctx context.Context) (systemtypes.Info, error) {
 func (s *Service) securityOptions(set Settings) []string {
 	facts := s.cfg.Machine.Facts
 	options := []string{}
-	if facts.AppArmor {
+	switch {
+	case !facts.AppArmor:
+	case facts.AppArmorMissing != "":
+		options = append(options, "name=apparmor,profile=unconfined")
+	default:
 		options = append(options, "name=apparmor,profile=default")
 	}
 	if facts.Seccomp {

@@ -71,6 +71,28 @@ func TestInfoTellsWhatTheKernelLacks(t *testing.T) {
 	}
 }
 
+func TestInfoTellsThatContainersAreNotConfined(t *testing.T) {
+	for _, c := range []struct {
+		missing, option string
+		warned          bool
+	}{
+		{"", "name=apparmor,profile=default", false},
+		{"apparmor_parser is not installed", "name=apparmor,profile=unconfined", true},
+	} {
+		s := newService(t, func(cfg *system.Config) {
+			cfg.Machine.Facts.AppArmor, cfg.Machine.Facts.AppArmorMissing = true, c.missing
+		})
+		info, err := s.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := slices.Contains(info.Warnings, "WARNING: containers are not confined by AppArmor: "+c.missing)
+		if warned != c.warned || !slices.Contains(info.SecurityOptions, c.option) {
+			t.Errorf("missing %q: options %q, warnings %q", c.missing, info.SecurityOptions, info.Warnings)
+		}
+	}
+}
+
 func TestInfoSurvivesAnImageStoreThatFails(t *testing.T) {
 	s := newService(t, func(c *system.Config) { c.Images = images{errors.New("disk")} })
 	if info, err := s.Info(t.Context()); err != nil || info.Images != 0 {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/container"
+	"github.com/orlop/orlop/internal/engine/containers"
 )
 
 func TestAViewCanBeWalkedAndIsNoMountOfTheHost(t *testing.T) {
@@ -35,7 +36,7 @@ func TestAViewCanBeWalkedAndIsNoMountOfTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	err = views{}.View(context.Background(), container.Rootfs{Lower: []string{bottom}, Upper: top, Work: t.TempDir()}, true, func(dir string) error {
+	err = views{}.View(context.Background(), container.Rootfs{Lower: []string{bottom}, Upper: top, Work: t.TempDir()}, containers.ViewExact, func(dir string) error {
 		if during, err := os.ReadFile("/proc/self/mountinfo"); err != nil || string(during) != string(before) {
 			t.Error("the view is mounted where others see it")
 		}
@@ -51,6 +52,37 @@ func TestAViewCanBeWalkedAndIsNoMountOfTheHost(t *testing.T) {
 	})
 	if err != nil || !slices.Equal(names, []string{"new", "old"}) {
 		t.Errorf("saw %v, %v", names, err)
+	}
+}
+
+// A container that runs may exchange a folder for a link while its files are
+// exported: that must not lead to the host's.
+func TestNoLinkLeadsOutOfAnExactView(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	host, layer := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(host, "secret"), nil, 0o600), os.Symlink(host, filepath.Join(layer, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, rootfs := range []container.Rootfs{{Lower: []string{layer}}, {Upper: layer, Work: t.TempDir(), Lower: []string{t.TempDir()}}} {
+		look := func(how containers.ViewMode) (target string, opened error) {
+			err := views{}.View(context.Background(), rootfs, how, func(dir string) (err error) {
+				_, opened = os.ReadFile(filepath.Join(dir, "link", "secret"))
+				target, err = os.Readlink(filepath.Join(dir, "link"))
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return target, opened
+		}
+		if target, err := look(containers.ViewExact); !errors.Is(err, unix.ELOOP) || target != host {
+			t.Errorf("through a link to %s: %v", target, err)
+		}
+		if _, err := look(containers.ViewLinks); err != nil {
+			t.Errorf("the test's link leads nowhere: %v", err)
+		}
 	}
 }
 

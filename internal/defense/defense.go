@@ -21,8 +21,9 @@ const (
 	// layers (of the kind of CVE-2019-14271, where a host process used the
 	// container's files as its own).
 	UserFilesInside Name = "user-files-inside"
-	// VolumesInside: a subpath of a volume is opened once, beneath the volume
-	// (of the kind of CVE-2021-30465 and CVE-2021-25741).
+	// VolumesInside: a subpath of a volume is opened once, beneath the volume,
+	// and a volume in use is filled where no container sees it (both of the kind
+	// of CVE-2021-30465 and CVE-2021-25741).
 	VolumesInside Name = "volumes-inside"
 	// PlacesInside: the place of a mount is made and opened beneath the root,
 	// once (CVE-2021-30465, CVE-2024-45310).

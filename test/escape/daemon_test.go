@@ -313,3 +313,84 @@ func TestAttacksThroughTheDaemonFail(t *testing.T) {
 		}
 	})
 }
+
+// Of the kind of CVE-2021-30465 and CVE-2021-25741, in the engine: a part of a
+// volume that is mounted, or a volume that is filled from an image, while a
+// container exchanges a folder in it for a link to the host.
+func TestAVolumeLeadsNowhereElse(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		try  func(t *testing.T, e *testkit.Engine, host string) bool
+	}{
+		{"subpath", func(t *testing.T, e *testkit.Engine, host string) bool {
+			write(t, host+"/secret", secret)
+			e.Run(append(append([]string{"run", "-d", "--name", "attacker"}, withProbe(t)...), "-v", "vol:/vol", "busybox", "sh", "-c",
+				"mkdir /vol/place; ln -s "+host+" /vol/other; exec /probe swap /vol/place /vol/other")...)
+			said(t, e, "swapping")
+			tries := 20
+			if os.Getenv("ORLOP_UNDEFENDED") != "" {
+				tries = 300
+			}
+			for range tries {
+				out, _, _ := e.Try("run", "--rm", "--mount", "type=volume,src=vol,dst=/x,volume-subpath=place", "busybox", "cat", "/x/secret")
+				if strings.Contains(out, secret) {
+					return true
+				}
+			}
+			return false
+		}},
+		{"fill", func(t *testing.T, e *testkit.Engine, host string) bool {
+			if err := os.Chmod(host, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			tries := 10
+			if os.Getenv("ORLOP_UNDEFENDED") != "" {
+				tries = 150
+			}
+			for i := range tries {
+				vol := "vol" + strconv.Itoa(i)
+				e.Run(append(append([]string{"run", "-d", "--name", "attacker"}, withProbe(t)...), "-v", vol+":/vol", "busybox",
+					"/probe", "intercept", host, "/vol/spool", "/vol/www")...)
+				said(t, e, "waiting for")
+				if out, errOut, _ := e.Try("run", "--rm", "-v", vol+":/var", "busybox", "ls", "-R", "/var"); !strings.Contains(out, "mail") && os.Getenv("ORLOP_UNDEFENDED") == "" {
+					t.Fatalf("the volume is not filled: %s%s", out, errOut)
+				}
+				e.Run("rm", "-f", "attacker")
+				entries, err := os.ReadDir(host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				info, err := os.Stat(host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(entries) > 0 || info.Mode().Perm() != 0o700 {
+					return true
+				}
+			}
+			return false
+		}},
+	} {
+		t.Run(c.name+" fails", func(t *testing.T) {
+			if c.try(t, newEngine(t), tempDir(t)) {
+				t.Fatal("a volume led to the host")
+			}
+		})
+		t.Run(c.name+" succeeds undefended", func(t *testing.T) {
+			if !c.try(t, newEngine(t, defense.VolumesInside), tempDir(t)) {
+				t.Fatal("the attack does not work, so its failure proves nothing")
+			}
+		})
+	}
+}
+
+// said waits until the container "attacker" has said something.
+func said(t *testing.T, e *testkit.Engine, words string) {
+	t.Helper()
+	testkit.Eventually(t, func() error {
+		if out, errOut, _ := e.Try("logs", "attacker"); !strings.Contains(out, words) {
+			return fmt.Errorf("attacker: %s%s", out, errOut)
+		}
+		return nil
+	})
+}

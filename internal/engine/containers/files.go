@@ -74,7 +74,7 @@ func (s *Service) Changes(ctx context.Context, ref string) ([]containertypes.Fil
 		err := walk(filepath.Join(s.cfg.Store.Dir(o.id), "nothing"))
 		return withParents(changes), err
 	}
-	err = s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, true, walk)
+	err = s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, ViewExact, walk)
 	if err != nil {
 		return nil, fmt.Errorf("changes of container %s: %w", snap.name, err)
 	}
@@ -115,7 +115,7 @@ func (s *Service) Export(ctx context.Context, ref string, w io.Writer) error {
 	}
 	// The writable layer as the topmost read-only one: it may be in use.
 	view := container.Rootfs{Lower: layersOf(rootfs), IDMap: rootfs.IDMap}
-	err = s.cfg.Views.View(ctx, view, true, func(dir string) error {
+	err = s.cfg.Views.View(ctx, view, ViewExact, func(dir string) error {
 		// A view's folder may be a link (/proc/<pid>/fd/<n>); "." is what it
 		// leads to. Nothing reads there any more when this returns.
 		return archive.WriteDiff(ctx, w, "", dir+"/.")

@@ -118,7 +118,7 @@ func (s *Service) makeWorkDir(ctx context.Context, rootfs container.Rootfs, dir 
 	if where != "" {
 		return nil // a file there is the runtime's to refuse
 	}
-	err = s.cfg.Views.View(ctx, rootfs, false, func(root string) error {
+	err = s.cfg.Views.View(ctx, rootfs, ViewWritable, func(root string) error {
 		if err := pathrs.MkdirAll(root, name, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}

@@ -302,10 +302,24 @@ type Host interface {
 // Views mounts root file systems for a moment, where no other process sees
 // them: for copying an image's files into a volume, for export and for diff.
 type Views interface {
-	// View calls fn with a folder that shows rootfs. Writable only when Upper
-	// is set and readOnly is false; never call it writable for a running one.
-	View(ctx context.Context, rootfs container.Rootfs, readOnly bool, fn func(dir string) error) error
+	// View calls fn with a folder that shows rootfs.
+	View(ctx context.Context, rootfs container.Rootfs, how ViewMode, fn func(dir string) error) error
 }
+
+// ViewMode is what may be done with a view.
+type ViewMode int
+
+// The modes.
+const (
+	// ViewExact is read-only, and a path with a link in it leads nowhere (ELOOP):
+	// for walking through the files of a container that may run and exchange a
+	// folder for a link to one of the host meanwhile.
+	ViewExact ViewMode = iota
+	// ViewLinks is read-only; its user resolves links beneath the view.
+	ViewLinks
+	// ViewWritable is for a container with a writable layer that does not run.
+	ViewWritable
+)
 
 // Volumes keeps local volumes.
 type Volumes interface {

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/domain/network"
 )
@@ -151,9 +153,19 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	if err := s.makeWorkDir(ctx, rootfs, config.WorkingDir); err != nil {
 		return made, err
 	}
-	for _, m := range snap.saved.Mounts {
+	for i, m := range snap.saved.Mounts {
 		if err := prepareMount(m); err != nil {
 			return made, err
+		}
+		if m.Type == mount.TypeVolume && m.Subpath != "" && !defense.Dropped(defense.VolumesInside) {
+			f, err := openInside(m.Source, m.Subpath)
+			if err != nil {
+				return made, err
+			}
+			defer f.Close()
+			// What was opened is what is bound: the path could have become a link
+			// to the host by then.
+			in.Mounts[i].Source = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 		}
 	}
 	undo.add("run folder", func(ctx context.Context) error { return s.cfg.Launcher.Forget(ctx, o.id) })
@@ -391,7 +403,11 @@ func prepareMount(m container.Mount) error {
 		if m.Subpath == "" {
 			return os.MkdirAll(m.Source, 0o755)
 		}
-		return inside(m.Source, m.Subpath)
+		f, err := openInside(m.Source, m.Subpath)
+		if err != nil {
+			return err
+		}
+		return f.Close()
 	default:
 		return nil
 	}
@@ -406,17 +422,18 @@ func isFile(path string) bool {
 	return err == nil
 }
 
-// inside refuses a subpath that leaves its volume by a link.
-func inside(volume, subpath string) error {
+// openInside opens the subpath of a volume; a link in it leads nowhere else.
+func openInside(volume, subpath string) (*os.File, error) {
 	root, err := os.OpenRoot(volume)
 	if err != nil {
-		return fmt.Errorf("open volume: %w", err)
+		return nil, fmt.Errorf("open volume: %w", err)
 	}
 	defer root.Close()
-	if _, err := root.Stat(subpath); err != nil {
-		return fmt.Errorf("cannot access path %s: %w", filepath.Join(volume, subpath), err)
+	f, err := root.OpenFile(subpath, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot access path %s: %w", filepath.Join(volume, subpath), err)
 	}
-	return nil
+	return f, nil
 }
 
 // joinNamespaces finds the namespaces that are shared with other containers.

@@ -90,7 +90,7 @@ func (s *Service) fileOf(ctx context.Context, rootfs container.Rootfs, name stri
 }
 
 func (s *Service) fileInView(ctx context.Context, rootfs container.Rootfs, path string) (text string, err error) {
-	err = s.cfg.Views.View(ctx, container.Rootfs{Lower: layersOf(rootfs), IDMap: rootfs.IDMap}, true, func(dir string) error {
+	err = s.cfg.Views.View(ctx, container.Rootfs{Lower: layersOf(rootfs), IDMap: rootfs.IDMap}, ViewLinks, func(dir string) error {
 		handle, err := pathrs.OpenInRoot(dir, "/"+path)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil

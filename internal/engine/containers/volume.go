@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
@@ -14,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/domain/container"
 )
 
@@ -60,7 +63,7 @@ func (s *Service) fillVolumes(ctx context.Context, o *object, made []string) err
 	if len(rootfs.Lower) == 0 {
 		return nil
 	}
-	return s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, true, func(dir string) error {
+	return s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, ViewLinks, func(dir string) error {
 		for _, m := range empty {
 			source, err := securejoin.SecureJoin(dir, m.Destination)
 			if err != nil {
@@ -78,12 +81,53 @@ func (s *Service) fillVolumes(ctx context.Context, o *object, made []string) err
 				}
 				continue
 			}
-			if err := fs.CopyDir(m.Source, source, fs.WithXAttrExclude("trusted.overlay.opaque", "trusted.overlay.origin", "trusted.overlay.impure")); err != nil {
+			if slices.Contains(made, m.Name) || defense.Dropped(defense.VolumesInside) {
+				err = copyTree(m.Source, source)
+			} else {
+				err = fillUsed(m.Source, source, info)
+			}
+			if err != nil {
 				return fmt.Errorf("fill volume %s: %w", m.Name, err)
 			}
 		}
 		return nil
 	})
+}
+
+func copyTree(to, from string) error {
+	return fs.CopyDir(to, from, fs.WithXAttrExclude("trusted.overlay.opaque", "trusted.overlay.origin", "trusted.overlay.impure"))
+}
+
+// fillUsed fills a volume that is empty but not new: a container that has it may
+// be running, and could exchange a folder that is being filled for a link to one
+// of the host. So the copy is made beside the volume, where no container sees it,
+// and moved in name by name; what is there by then stays.
+func fillUsed(volume, from string, info os.FileInfo) (err error) {
+	beside, err := os.MkdirTemp(filepath.Dir(volume), ".fill-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(beside)) }()
+	if err := copyTree(beside, from); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(beside)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		to := filepath.Join(volume, e.Name())
+		if _, err := os.Lstat(to); err == nil {
+			continue
+		}
+		if err := os.Rename(filepath.Join(beside, e.Name()), to); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return errors.Join(os.Lchown(volume, int(st.Uid), int(st.Gid)), os.Chmod(volume, info.Mode()))
+	}
+	return nil
 }
 
 func isEmpty(dir string) bool {

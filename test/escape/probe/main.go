@@ -31,6 +31,8 @@ func main() {
 		err = read(args)
 	case "swap":
 		err = swap(args[0], args[1])
+	case "intercept":
+		err = intercept(args[0], args[1:])
 	case "overwrite":
 		err = overwrite(args[0])
 	case "release-agent":
@@ -73,6 +75,19 @@ func swap(a, b string) error {
 	for {
 		if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
 			return err
+		}
+	}
+}
+
+// intercept puts a link in the place of one of the folders as soon as somebody
+// makes it.
+func intercept(target string, dirs []string) error {
+	fmt.Println("waiting for", dirs)
+	for {
+		for _, dir := range dirs {
+			if err := unix.Rename(dir, dir+".was"); err == nil {
+				return os.Symlink(target, dir)
+			}
 		}
 	}
 }

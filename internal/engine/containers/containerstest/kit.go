@@ -484,8 +484,8 @@ func (Host) Stats(context.Context, int) (*containertypes.StatsResponse, error) {
 type Views struct{}
 
 // View implements containers.Views.
-func (Views) View(_ context.Context, rootfs container.Rootfs, readOnly bool, fn func(dir string) error) error {
-	if readOnly || rootfs.Upper == "" {
+func (Views) View(_ context.Context, rootfs container.Rootfs, how containers.ViewMode, fn func(dir string) error) error {
+	if how != containers.ViewWritable || rootfs.Upper == "" {
 		return fn(rootfs.Lower[0])
 	}
 	if err := os.MkdirAll(rootfs.Upper, 0o755); err != nil {

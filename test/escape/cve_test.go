@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/defense"
+	"github.com/orlop/orlop/internal/linux/lsm"
 )
 
 // An attack goes against a side and tells whether it got out, and what it saw.
@@ -247,6 +248,33 @@ func TestCVE202552881LeadAWriteElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		return true, out
+	}, defense.ProcUncovered, defense.OwnProc)
+}
+
+// The other half of CVE-2025-52881: the container's label is written into a file of
+// the attacker's, and the container starts unconfined.
+func TestCVE202552881LeadALabelElsewhere(t *testing.T) {
+	if !lsm.AppArmorEnabled() {
+		t.Skip("the kernel has no AppArmor")
+	}
+	if err := lsm.LoadDefaultAppArmor(t.Context(), lsm.DefaultProfile); err != nil {
+		t.Fatal(err)
+	}
+	published(t, func(s *side) (bool, string) {
+		volume, fake := s.dir+"/volume", s.dir+"/fake"
+		mkdir(t, volume, fake+"/thread-self/attr/apparmor")
+		link(t, "/proc", volume+"/place")
+		write(t, fake+"/thread-self/attr/apparmor/exec", "")
+		out, _ := s.container(s.bundle(func(spec *specs.Spec, _ string) {
+			spec.Mounts = append(spec.Mounts, bind(volume, "/vol"), bind(fake, "/vol/place"))
+			spec.Process.ApparmorProfile = lsm.DefaultProfile
+			spec.Linux.ReadonlyPaths, spec.Linux.MaskedPaths = nil, nil
+		}, "true"))
+		label, err := os.ReadFile(fake + "/thread-self/attr/apparmor/exec")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(label) == "exec "+lsm.DefaultProfile, out
 	}, defense.ProcUncovered, defense.OwnProc)
 }
 

@@ -37,6 +37,29 @@ checks() {
 	match "a container runs" '^ahoy' orlop run --rm busybox echo ahoy
 	match "confined by our AppArmor profile" '^orlop-default \(enforce\)' orlop run --rm busybox cat /proc/self/attr/current
 	match "AppArmor denies what the profile denies" 'Permission denied|Read-only|denied' orlop run --rm --cap-add SYS_ADMIN busybox mount -t tmpfs none /tmp
+	# Each act is forbidden by the profile and by nothing else: it is allowed without.
+	act() {
+		local what=$1
+		shift
+		match "AppArmor forbids to $what" 'Permission denied|permission denied|Operation not permitted' orlop run --rm "$@"
+		check "which is possible without AppArmor" orlop run --rm --security-opt apparmor=unconfined "$@"
+	}
+	act "mount" --cap-add SYS_ADMIN --security-opt seccomp=unconfined busybox mount -t tmpfs none /tmp
+	act "remount" --cap-add SYS_ADMIN --security-opt seccomp=unconfined busybox mount -o remount,rw /sys
+	act "write /proc/sys/kernel" --security-opt systempaths=unconfined busybox sh -c 'p=$(cat /proc/sys/kernel/core_pattern) && echo "$p" >/proc/sys/kernel/core_pattern'
+	act "write /proc/sys/vm" --security-opt systempaths=unconfined busybox sh -c 'p=$(cat /proc/sys/vm/swappiness) && echo "$p" >/proc/sys/vm/swappiness'
+	act "write /proc/sysrq-trigger" --security-opt systempaths=unconfined busybox sh -c ': >/proc/sysrq-trigger'
+	act "read /proc/kcore" --cap-add SYS_RAWIO --security-opt systempaths=unconfined busybox head -c 1 /proc/kcore
+	act "write below /sys" -v /sys:/sys busybox sh -c 'p=$(sed "s/.*\[\(.*\)\].*/\1/" /sys/kernel/mm/transparent_hugepage/enabled) && echo "$p" >/sys/kernel/mm/transparent_hugepage/enabled'
+	act "read /sys/kernel/security" -v /sys:/sys busybox cat /sys/kernel/security/lsm
+	mv /usr/sbin/apparmor_parser /usr/sbin/apparmor_parser.away
+	/host/bin/orlopd -H unix:///tmp/aa.sock --data-root /tmp/aa/data --exec-root /tmp/aa/run --pidfile /tmp/aa/pid --bridge none >/tmp/aa.log 2>&1 &
+	aa=$!
+	check "a second daemon, without apparmor_parser" until_ok curl -fs --unix-socket /tmp/aa.sock http://x/_ping
+	match "uses the profile that is loaded" 'name=apparmor,profile=default' orlop -H unix:///tmp/aa.sock info -f '{{.SecurityOptions}}'
+	kill $aa
+	wait $aa
+	mv /usr/sbin/apparmor_parser.away /usr/sbin/apparmor_parser
 	match "unconfined when asked" '^unconfined' orlop run --rm --security-opt apparmor=unconfined busybox cat /proc/self/attr/current
 	match "a scope of its own" 'orlop-[0-9a-f]+-[0-9a-f]{64}\.scope' bash -c 'orlop run -d --name scoped busybox sleep 1000 >/dev/null; cat /proc/$(orlop inspect -f "{{.State.Pid}}" scoped)/cgroup; orlop rm -f scoped >/dev/null'
 	match "a private cgroup namespace" '^0::/$' orlop run --rm busybox cat /proc/self/cgroup

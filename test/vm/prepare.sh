@@ -6,13 +6,18 @@ cd "$top"
 mkdir -p "$share/tests" "$share/packaging"
 cp -r packaging/. "$share/packaging"
 # The suites as programs: there is no Go inside.
-for pkg in internal/netdriver/nettest internal/linux/cgroup internal/linux/lsm internal/linux/mount internal/linux/process internal/runtime/lifecycle internal/monitor/daemonside test/scripts; do
+for pkg in internal/netdriver/nettest internal/linux/cgroup internal/linux/lsm internal/linux/mount internal/linux/process internal/runtime/lifecycle internal/monitor/daemonside test/escape test/scripts; do
 	go list "./$pkg" >/dev/null 2>&1 || continue
 	go test -c -trimpath -ldflags '-s -w' -o "$share/tests/$(tr / _ <<<"$pkg").test" "./$pkg"
 	if [ -d "$pkg/testdata" ]; then mkdir -p "$share/src/$pkg" && cp -r "$pkg/testdata" "$share/src/$pkg/"; fi
 	mkdir -p "$share/src/$pkg"
 done
 cp go.mod "$share/src/"
+# What test/escape attacks beside our programs: those without their defenses.
+mkdir -p "$share/bin/undefended"
+for p in orlopd orlop-runtime; do go build -tags undefended -trimpath -ldflags '-s -w' -o "$share/bin/undefended/$p" "./cmd/$p"; done
+go build -trimpath -ldflags '-s -w' -o "$share/bin/undefended/probe" ./test/escape/probe
+ln -sf ../orlop ../orlop-netd "$share/bin/undefended/"
 "$top/test/images/make.sh" all >/dev/null
 cp "$cache/images/redis.tar" "$share/images/"
 "$top/scripts/peers.sh" registry >/dev/null

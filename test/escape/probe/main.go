@@ -53,7 +53,7 @@ func main() {
 }
 
 // patience bounds waiting for what somebody else does.
-const patience = 20 * time.Second
+const patience = 50 * time.Second
 
 // read prints files, each with its name before.
 func read(names []string) error {

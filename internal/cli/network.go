@@ -19,6 +19,7 @@ import (
 // networkGroup is `network`.
 func (a *app) networkGroup() *cobra.Command {
 	return a.group("network", "Manage networks", []entry{
+		{"audit", nil, (*app).networkAuditCommand},
 		{"connect", nil, (*app).networkConnectCommand},
 		{"create", nil, (*app).networkCreateCommand},
 		{"disconnect", nil, (*app).networkDisconnectCommand},

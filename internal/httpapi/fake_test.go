@@ -22,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/orlop/orlop/internal/domain/image"
+	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/engine/containers"
 	"github.com/orlop/orlop/internal/engine/images"
 	"github.com/orlop/orlop/internal/engine/networks"
@@ -398,4 +399,8 @@ func newEngine(t *testing.T, change ...func(*httpapi.Config)) *engine {
 	e.Server = httptest.NewServer(api)
 	t.Cleanup(e.Server.Close)
 	return e
+}
+
+func (fakeNetworks) Audit(context.Context) (networks.Audited, error) {
+	return networks.Audited{Reach: []network.Reach{{From: "anywhere", To: "container web", Ports: "80/tcp", By: "0.0.0.0:8080", Why: "published"}}, Warnings: []string{}}, nil
 }

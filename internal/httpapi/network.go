@@ -19,6 +19,7 @@ type Networks interface {
 	Create(ctx context.Context, req networktypes.CreateRequest, raw json.RawMessage) (networktypes.CreateResponse, error)
 	Remove(ctx context.Context, ref string) error
 	Prune(ctx context.Context, filters map[string][]string) (networktypes.PruneReport, error)
+	Audit(ctx context.Context) (networks.Audited, error)
 }
 
 func (a *API) networkList(w *answer, r *request) error {
@@ -123,5 +124,16 @@ func (a *API) networkPrune(w *answer, r *request) error {
 		return err
 	}
 	a.writeJSON(w, http.StatusOK, report)
+	return nil
+}
+
+// networkAudit is Orlop's own: what is reachable from where.
+func (a *API) networkAudit(w *answer, r *request) error {
+	audit, err := a.cfg.Networks.Audit(r.Context())
+	if err != nil {
+		return err
+	}
+	audit.Reach = emptyNotNull(audit.Reach)
+	a.writeJSON(w, http.StatusOK, audit)
 	return nil
 }

@@ -103,6 +103,7 @@ func Routes() []Route {
 		{"ImageCommit", "POST", "/commit", 0, 0, Control, jsonBody, (*API).notHere},
 		{"DistributionInspect", "GET", "/distribution/{name}/json", 0, 0, Read, 0, (*API).notHere},
 
+		{"NetworkAudit", "GET", "/orlop/network/audit", 0, 0, Read, 0, (*API).networkAudit},
 		{"NetworkList", "GET", "/networks", 0, 0, Read, 0, (*API).networkList},
 		{"NetworkListSlash", "GET", "/networks/", 0, 0, Read, 0, (*API).networkList},
 		{"NetworkInspect", "GET", "/networks/{id}", 0, 0, Read, 0, (*API).networkInspect},

@@ -162,6 +162,9 @@ func ParseBridgeOptions(options map[string]string) (BridgeOptions, error) {
 	if len(errs) > 0 {
 		return o, errs[0]
 	}
+	if _, err := ParseEgress(options); err != nil {
+		return o, err
+	}
 	if o.MTU < 0 {
 		return o, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid MTU number: %d", o.MTU))
 	}
@@ -235,6 +238,9 @@ func BridgeRulesOf(r Record) (BridgeRules, error) {
 	b := BridgeRules{
 		Device: r.Device, ICC: o.ICC, Masquerade: o.Masquerade, Internal: r.Internal,
 		Mode4: o.Mode4, Mode6: o.Mode6, Source4: o.HostIPv4, Source6: o.HostIPv6, Trusted: o.Trusted,
+	}
+	if b.Egress, err = ParseEgress(r.Options); err != nil {
+		return BridgeRules{}, err
 	}
 	for _, c := range r.IPAM.Config {
 		b.Subnets = append(b.Subnets, c.Subnet)

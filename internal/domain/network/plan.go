@@ -135,6 +135,8 @@ type BridgeRules struct {
 	// Trusted interfaces may send to published ports by the containers' own
 	// addresses.
 	Trusted []string
+	// Egress bounds connections to what is outside.
+	Egress Egress
 }
 
 // String lists a ruleset in a fixed order, one line each.
@@ -159,6 +161,9 @@ func (r Ruleset) String() string {
 			if f.value != "" {
 				line += " " + f.name + "=" + f.value
 			}
+		}
+		if text := b.Egress.String(); text != "" {
+			line += " egress " + text
 		}
 		for _, a := range []netip.Addr{b.Source4, b.Source6} {
 			if a.IsValid() {

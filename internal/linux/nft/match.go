@@ -132,6 +132,19 @@ func OutWithSource(set string, ipv6 bool) []expr.Any {
 	}
 }
 
+// InWithDestination looks up incoming interface . destination address.
+func InWithDestination(set string, ipv6 bool) []expr.Any {
+	offset, length := DstAddr4, uint32(4)
+	if ipv6 {
+		offset, length = DstAddr6, 16
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg32},
+		&expr.Payload{DestRegister: reg32 + 4, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Lookup{SourceRegister: reg32, SetName: set},
+	}
+}
+
 // Kinds of interfaces (NFT_META_IIFKIND, NFT_META_OIFKIND; Linux 5.1).
 const (
 	metaIIFKind expr.MetaKey = 26

@@ -145,6 +145,22 @@ func bridgeFiltered() bool {
 	return err == nil && strings.TrimSpace(string(data)) == "1"
 }
 
+// Show prints the table as the kernel has it. It fails when that is not what
+// this release makes.
+func (f *Firewall) Show() (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	got, err := f.conn.Observe(f.cfg.Table)
+	if err != nil {
+		return "", err
+	}
+	rules := network.Ruleset{}
+	if f.want != nil {
+		rules = *f.want
+	}
+	return got.Text(Table(f.cfg.Table, f.cfg.Mark, rules))
+}
+
 // Warnings are what the user should know about other tables; each begins with
 // "WARNING: ".
 func (f *Firewall) Warnings() []string {

@@ -84,6 +84,13 @@ func passages(b network.BridgeRules) []passage {
 				passage{nft.Packet{IPv6: ipv6, In: b.Device}, "from containers"},
 				passage{nft.Packet{IPv6: ipv6, Out: b.Device, Translated: true}, "to published ports"})
 		}
+		mode := b.Mode4
+		if ipv6 {
+			mode = b.Mode6
+		}
+		if !b.Internal && (mode == network.GatewayRouted || mode == network.GatewayNATUnprotected || len(b.Trusted) > 0) {
+			out = append(out, passage{nft.Packet{IPv6: ipv6, Out: b.Device}, "to containers' own addresses"})
+		}
 		if b.ICC {
 			out = append(out, passage{nft.Packet{IPv6: ipv6, In: b.Device, Out: b.Device}, "between containers"})
 		}

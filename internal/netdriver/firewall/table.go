@@ -42,9 +42,16 @@ const (
 	// the containers' own addresses.
 	setTrusted = "trusted"
 	// Addresses that networks speak with, by the network's interface.
-	mapSource4  = "source4"
-	mapSource6  = "source6"
-	setICC      = "icc"
+	mapSource4 = "source4"
+	mapSource6 = "source6"
+	setICC     = "icc"
+	// Networks with a list of what they may reach; what that is, and what they
+	// may not.
+	setListed   = "egress_listed"
+	setAllow4   = "egress_allow4"
+	setAllow6   = "egress_allow6"
+	setDeny4    = "egress_deny4"
+	setDeny6    = "egress_deny6"
 	setHairpin4 = "hairpin4"
 	setHairpin6 = "hairpin6"
 )
@@ -164,6 +171,15 @@ func Table(name string, mark uint32, rules network.Ruleset) nft.Table {
 					nft.Family(true), nft.OIFIn(setOpen6, false), nft.Goto("allowed")),
 				rule("other networks, direct access from outside", `oifname @bridges drop`,
 					nft.OIFIn(setBridges, false), nft.Drop()),
+				rule("what a network must not reach", `meta nfproto ipv4 iifname . ip daddr @egress_deny4 drop`,
+					nft.Family(false), nft.InWithDestination(setDeny4, false), nft.Drop()),
+				rule("what a network must not reach, IPv6", `meta nfproto ipv6 iifname . ip6 daddr @egress_deny6 drop`,
+					nft.Family(true), nft.InWithDestination(setDeny6, true), nft.Drop()),
+				rule("what a network may reach", `meta nfproto ipv4 iifname . ip daddr @egress_allow4 goto allowed`,
+					nft.Family(false), nft.InWithDestination(setAllow4, false), nft.Goto("allowed")),
+				rule("what a network may reach, IPv6", `meta nfproto ipv6 iifname . ip6 daddr @egress_allow6 goto allowed`,
+					nft.Family(true), nft.InWithDestination(setAllow6, true), nft.Goto("allowed")),
+				rule("networks with a list reach nothing else", `iifname @egress_listed drop`, nft.IIFIn(setListed, false), nft.Drop()),
 				rule("from containers to the world", `goto allowed`, nft.Goto("allowed")),
 			},
 		},
@@ -209,16 +225,41 @@ func bridgeSets(rules []network.BridgeRules) []nft.Set {
 	icc := nft.Set{Name: setICC, Key: pairs}
 	hairpin4 := nft.Set{Name: setHairpin4, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv4}, Interval: true}
 	hairpin6 := nft.Set{Name: setHairpin6, Key: []nftables.SetDatatype{nft.TypeIfName, nft.TypeIPv6}, Interval: true}
+	listed := nft.Set{Name: setListed, Key: names}
+	for _, name := range []string{setAllow4, setDeny4} {
+		sets[name] = &nft.Set{Name: name, Key: hairpin4.Key, Interval: true}
+	}
+	for _, name := range []string{setAllow6, setDeny6} {
+		sets[name] = &nft.Set{Name: name, Key: hairpin6.Key, Interval: true}
+	}
 	add := func(s *nft.Set, key []byte) { s.Elements = append(s.Elements, nft.Element{Key: key}) }
 	for _, b := range rules {
 		dev := nft.IfName(b.Device)
 		pair := nft.Concat(dev, dev)
 		add(&bridges, dev)
-		for _, sub := range b.Subnets {
-			e := nft.Element{
-				Key:    nft.Concat(dev, sub.Masked().Addr().AsSlice()),
-				KeyEnd: nft.Concat(dev, network.LastAddr(sub).AsSlice()),
+		span := func(p netip.Prefix) nft.Element {
+			return nft.Element{
+				Key:    nft.Concat(dev, p.Masked().Addr().AsSlice()),
+				KeyEnd: nft.Concat(dev, network.LastAddr(p).AsSlice()),
 			}
+		}
+		if b.Egress.Listed {
+			add(&listed, dev)
+		}
+		for _, e := range []struct {
+			list       []netip.Prefix
+			set4, set6 string
+		}{{b.Egress.Allow, setAllow4, setAllow6}, {b.Egress.Deny, setDeny4, setDeny6}} {
+			for _, p := range e.list {
+				s := sets[e.set4]
+				if p.Addr().Is6() {
+					s = sets[e.set6]
+				}
+				s.Elements = append(s.Elements, span(p))
+			}
+		}
+		for _, sub := range b.Subnets {
+			e := span(sub)
 			if sub.Addr().Is4() {
 				hairpin4.Elements = append(hairpin4.Elements, e)
 			} else {
@@ -263,5 +304,6 @@ func bridgeSets(rules []network.BridgeRules) []nft.Set {
 	return []nft.Set{
 		bridges, *sets[setMasquerade4], *sets[setMasquerade6], internal, icc, hairpin4, hairpin6,
 		*sets[setRouted4], *sets[setRouted6], *sets[setOpen4], *sets[setOpen6], trusted, source4, source6,
+		listed, *sets[setAllow4], *sets[setAllow6], *sets[setDeny4], *sets[setDeny6],
 	}
 }

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orlop/orlop/internal/cli/render"
+)
+
+// networkAuditCommand prints what is reachable from where. Docker has no such command.
+func (a *app) networkAuditCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:                   "audit [OPTIONS]",
+		Short:                 "Show what is reachable from where",
+		Args:                  noArgs,
+		ValidArgsFunction:     cobra.NoFileCompletions,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var audit struct {
+				Reach    []*reachRow
+				Warnings []string
+			}
+			if err := a.own(cmd.Context(), "/orlop/network/audit", &audit); err != nil {
+				return err
+			}
+			if format == "" {
+				format = "table {{.From}}\t{{.To}}\t{{.Ports}}\t{{.By}}\t{{.Why}}"
+			}
+			header := render.Header{"From": "FROM", "To": "TO", "Ports": "PORTS", "By": "BY", "Why": "WHY"}
+			if err := render.Table(a.stdout, render.Format(format), header, audit.Reach); err != nil {
+				return err
+			}
+			for _, w := range audit.Warnings {
+				fmt.Fprintln(a.stderr, w)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", formatHelp)
+	return cmd
+}
+
+// reachRow is a line of the audit; its methods are the columns.
+type reachRow struct {
+	r struct{ From, To, Ports, By, Why string }
+}
+
+// UnmarshalJSON reads the daemon's answer.
+func (r *reachRow) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &r.r) }
+
+// MarshalJSON is the row of --format json.
+func (r *reachRow) MarshalJSON() ([]byte, error) { return render.Columns(r) }
+
+func (r *reachRow) From() string  { return r.r.From }
+func (r *reachRow) To() string    { return r.r.To }
+func (r *reachRow) Ports() string { return r.r.Ports }
+func (r *reachRow) By() string    { return r.r.By }
+func (r *reachRow) Why() string   { return r.r.Why }
+
+// maxOwnAnswer bounds an answer in bytes.
+const maxOwnAnswer = 64 << 20
+
+// own asks the daemon for something that Docker's client does not know.
+func (a *app) own(ctx context.Context, path string, answer any) error {
+	api, err := a.api()
+	if err != nil {
+		return err
+	}
+	dial := api.Dialer()
+	c := &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableKeepAlives: true,
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://daemon"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxOwnAnswer))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var e struct{ Message string }
+		if json.Unmarshal(data, &e) != nil || e.Message == "" {
+			e.Message = resp.Status
+		}
+		return fmt.Errorf("Error response from daemon: %s", e.Message)
+	}
+	return json.Unmarshal(data, answer)
+}

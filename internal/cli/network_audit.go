@@ -22,6 +22,7 @@ func (a *app) networkAuditCommand() *cobra.Command {
 		Args:                  noArgs,
 		ValidArgsFunction:     cobra.NoFileCompletions,
 		DisableFlagsInUseLine: true,
+		Hidden:                a.name == "docker", // whose help is Docker's
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var audit struct {
 				Reach    []*reachRow

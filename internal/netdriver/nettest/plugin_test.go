@@ -34,6 +34,7 @@ type sample struct {
 	mu    sync.Mutex
 	calls []string
 	links int
+	macs  map[string]byte       // last byte of an endpoint's
 	next  map[string]netip.Addr // by pool
 	// hang holds every call until it is closed; nil answers.
 	hang chan struct{}
@@ -47,6 +48,20 @@ func (s *sample) start(dir, name string) {
 	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.server.Serve(l) }()
 	s.t.Cleanup(func() { s.server.Close() })
+}
+
+// mac is an address of the endpoint's own: two ports of a bridge with the same
+// one would take each other's frames.
+func (s *sample) mac(endpoint string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.macs == nil {
+		s.macs = map[string]byte{}
+	}
+	if s.macs[endpoint] == 0 {
+		s.macs[endpoint] = byte(len(s.macs) + 1)
+	}
+	return []byte{2, 0x33, 0, 0, 0, s.macs[endpoint]}
 }
 
 func (s *sample) called() []string {
@@ -108,7 +123,7 @@ func (s *sample) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "NetworkDriver.DeleteNetwork":
 		err = c.Delete(device)
 	case "NetworkDriver.CreateEndpoint":
-		answer["Interface"] = map[string]string{"MacAddress": "02:33:00:00:00:01"}
+		answer["Interface"] = map[string]string{"MacAddress": net.HardwareAddr(s.mac(req.EndpointID)).String()}
 	case "NetworkDriver.Join":
 		var home *netns.NS
 		var l rtnl.Link
@@ -119,7 +134,7 @@ func (s *sample) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				n := s.links
 				s.mu.Unlock()
 				err = c.AddVeth(rtnl.Veth{
-					Name: fmt.Sprintf("smpo%d", n), Master: l.Index, MTU: 1500, Peer: fmt.Sprintf("smpi%d", n), PeerMAC: []byte{2, 0x33, 0, 0, 0, 1}, PeerNS: home.Fd(),
+					Name: fmt.Sprintf("smpo%d", n), Master: l.Index, MTU: 1500, Peer: fmt.Sprintf("smpi%d", n), PeerMAC: s.mac(req.EndpointID), PeerNS: home.Fd(),
 				})
 				answer["InterfaceName"] = map[string]string{"SrcName": fmt.Sprintf("smpi%d", n), "DstPrefix": "smp"}
 				answer["Gateway"] = "10.77.0.1"
@@ -205,7 +220,7 @@ func TestPluginConnectsContainersAndDecidesAddresses(t *testing.T) {
 				t.Errorf("addresses %s and %s", a.ip, b.ip)
 			}
 			ep := a.Attachment.Endpoints[0]
-			if ep.InnerLink != "smp0" || ep.MAC != "02:33:00:00:00:01" || ep.Gateway4.String() != "10.77.0.1" {
+			if ep.InnerLink != "smp0" || !strings.HasPrefix(ep.MAC, "02:33:00:00:00:") || ep.Gateway4.String() != "10.77.0.1" {
 				t.Errorf("endpoint %+v", ep)
 			}
 			nettest.Serve(t, a.ns, "a", 80)

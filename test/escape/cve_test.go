@@ -153,7 +153,7 @@ func TestCVE202421626CurrentFolderOfTheHost(t *testing.T) {
 					s.background(b, "swapping")
 					id = filepath.Base(b)
 				}
-				for fd := 3; fd < 24; fd++ {
+				for fd := 3; fd < 40; fd++ {
 					cwd := "/proc/self/fd/" + string(rune('0'+fd/10)) + string(rune('0'+fd%10))
 					cwd = strings.Replace(cwd, "/0", "/", 1)
 					var out string

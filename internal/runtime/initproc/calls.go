@@ -79,6 +79,15 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 		return nil, err
 	}
 
+	give := at.Proc
+	var proc *uintptr
+	at.Proc = func() uintptr {
+		if proc == nil {
+			fd := give()
+			proc = &fd
+		}
+		return *proc
+	}
 	l.Add("setsid", unix.SYS_SETSID)
 	if err := oomScoreCall(l, p, at.Proc); err != nil {
 		return nil, err
@@ -89,6 +98,10 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 	if !confine.LabelCalls(l, p, at.Proc) {
 		return nil, ErrStage
 	}
+	// Before any path of the configuration is looked at: the procfs may be the
+	// host's, and "/proc/self/fd/N/../bin/sh" would lead there until execve closes
+	// it (CVE-2024-21626).
+	l.Add("close procfs", unix.SYS_CLOSE, at.Proc())
 	umask := uintptr(0o022)
 	if p.User.Umask != nil {
 		umask = uintptr(*p.User.Umask)

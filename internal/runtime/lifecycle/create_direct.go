@@ -368,5 +368,7 @@ func (d *directCreation) addJoin() error {
 		open := l.Add("open "+f.Name(), unix.SYS_OPENAT, d.groupsFD, l.Str(name), unix.O_WRONLY|unix.O_CLOEXEC)
 		l.Add("join cgroup "+f.Name(), unix.SYS_WRITE, 0, zero, 1).Of(open)
 	}
+	// A folder of the host: no path of the configuration may lead through it.
+	l.Add("close cgroups", unix.SYS_CLOSE, d.groupsFD)
 	return nil
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Unpacks the engines and runtimes that tests and benchmarks compare with from
 # Debian's packages into the cache. Nothing is installed on the host.
-# Usage: peers.sh NAME…   with NAME of: registry runtimes docker podman
+# Usage: peers.sh NAME…   with NAME of: registry runtimes docker podman firewalls
 # Prints the folder of each.
 . "$(dirname "$0")/lib.sh"
 exec 9>"$cache/.peers.lock"
@@ -12,6 +12,16 @@ for name in "$@"; do
 	runtimes) unpack_deb peers/runtimes runc crun libyajl2 libseccomp2 libcap2 ;;
 	docker) unpack_deb peers/docker docker.io containerd runc tini iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 libdevmapper1.02.1 libseccomp2 libsystemd0 ;;
 	podman) unpack_deb peers/podman podman conmon runc crun libyajl2 netavark aardvark-dns golang-github-containers-common golang-github-containers-image containernetworking-plugins libgpgme11 libassuan0 libdevmapper1.02.1 libsubid4 libseccomp2 iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 ;;
+	firewalls)
+		# ufw and firewalld need their Python and a bus: a small Debian root, entered by chroot.
+		if [ ! -e "$cache/peers/firewalls/usr/sbin/ufw" ]; then
+			apt_install mmdebstrap
+			rm -rf --one-file-system "$cache/peers/.firewalls"
+			mkdir -p "$cache/peers"
+			sudo_ mmdebstrap --quiet --variant=minbase --include=iptables,nftables,ufw,firewalld,dbus bookworm "$cache/peers/.firewalls" >&2
+			mv -T "$cache/peers/.firewalls" "$cache/peers/firewalls"
+		fi
+		;;
 	*) die "unknown peer $name" ;;
 	esac
 	printf '%s\n' "$cache/peers/$name"

@@ -13,7 +13,8 @@ import (
 
 // NewDocker starts Debian's dockerd, unpacked and not installed, in a sandbox
 // and returns the sandbox and the daemon's socket: the oracle for what Docker does.
-func NewDocker(t testing.TB) (*Sandbox, string) {
+// flags are further ones of dockerd.
+func NewDocker(t testing.TB, flags ...string) (*Sandbox, string) {
 	t.Helper()
 	s := NewSandbox(t)
 	dir, err := os.MkdirTemp("", "orlop-test-docker-")
@@ -25,7 +26,7 @@ func NewDocker(t testing.TB) (*Sandbox, string) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := s.Command(context.Background(), filepath.Join(Root(t), "scripts/peer-engine.sh"), dir, "--cgroup-parent", "/"+s.Cgroup)
+	cmd := s.Command(context.Background(), filepath.Join(Root(t), "scripts/peer-engine.sh"), append([]string{dir, "--cgroup-parent", "/" + s.Cgroup}, flags...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

@@ -10,7 +10,8 @@ import (
 
 // Cases lists every case, sorted by its id.
 func Cases() []Case {
-	all := slices.Concat(processCases(), mountCases(), linuxCases(), runtimeCases())
+	all := slices.Concat(processCases(), mountCases(), linuxCases(), limitCases(), moreSeccompCases(), runtimeCases(), configCases(), commandCases(), inputCases(),
+		optionCases(), idmapCases(), moreHookCases(), terminalCases(), networkCases())
 	slices.SortFunc(all, func(a, b Case) int { return strings.Compare(a.ID(), b.ID()) })
 	return all
 }

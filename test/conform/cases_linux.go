@@ -3,7 +3,6 @@ package conform
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -81,7 +80,7 @@ func linuxCases() []Case {
 			sysctl("net.ipv4.ip_forward", "1")(e, s)
 		}},
 	)
-	return append(append(cases, cgroupCases()...), seccompCases()...)
+	return append(cases, seccompCases()...)
 }
 
 func userNS(e *Env, s *specs.Spec) {
@@ -102,91 +101,6 @@ func userNS(e *Env, s *specs.Spec) {
 
 func sysctl(key, value string) func(*Env, *specs.Spec) {
 	return func(_ *Env, s *specs.Spec) { s.Linux.Sysctl = map[string]string{key: value} }
-}
-
-// inGroup reads a file of the container's own v1 group.
-func inGroup(controller, file string) func(e *Env) (string, error) {
-	return func(e *Env) (string, error) {
-		b, err := os.ReadFile("/sys/fs/cgroup/" + controller + e.Cgroup + "/" + file)
-		return strings.TrimSpace(string(b)), err
-	}
-}
-
-// limited is a case that looks at the group of a created container.
-func limited(section, name string, edit func(r *specs.LinuxResources), controller, file, want string) Case {
-	return Case{
-		Section: section, Name: name, Script: "sleep 100",
-		Edit: func(_ *Env, s *specs.Spec) { edit(s.Linux.Resources) },
-		Do: func(e *Env) error {
-			if _, err := os.Stat("/sys/fs/cgroup/" + controller); err != nil {
-				return nil // another layout: shown in the virtual machine
-			}
-			if _, err := e.Must("create", e.ID); err != nil {
-				return err
-			}
-			got, err := inGroup(controller, file)(e)
-			if err == nil && got != want {
-				err = fmt.Errorf("%s is %q, want %q", file, got, want)
-			}
-			return err
-		},
-	}
-}
-
-func cgroupCases() []Case {
-	i64 := func(n int64) *int64 { return &n }
-	u64 := func(n uint64) *uint64 { return &n }
-	const section = "config-linux.md#control-groups"
-	cases := []Case{
-		{Section: section, Name: "the process is in its group", Script: "cat /proc/self/cgroup", Do: func(e *Env) error {
-			out, err := e.Must("run", e.ID)
-			if err == nil && !strings.Contains(out, "memory:"+e.Cgroup+"\n") && !strings.Contains(out, "0::"+e.Cgroup+"\n") {
-				err = fmt.Errorf("no %s in %q", e.Cgroup, out)
-			}
-			return err
-		}},
-		{Section: section, Name: "the group is gone after delete", Script: "true", Do: func(e *Env) error {
-			if _, err := e.Must("run", e.ID); err != nil {
-				return err
-			}
-			if _, err := os.Stat("/sys/fs/cgroup/memory" + e.Cgroup); err == nil {
-				return fmt.Errorf("group %s is left", e.Cgroup)
-			}
-			return nil
-		}},
-		limited("config-linux.md#memory", "limit", func(r *specs.LinuxResources) { r.Memory = &specs.LinuxMemory{Limit: i64(64 << 20)} }, "memory", "memory.limit_in_bytes", "67108864"),
-		limited("config-linux.md#memory", "reservation", func(r *specs.LinuxResources) { r.Memory = &specs.LinuxMemory{Reservation: i64(32 << 20)} }, "memory", "memory.soft_limit_in_bytes", "33554432"),
-		limited("config-linux.md#cpu", "shares", func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Shares: u64(512)} }, "cpu", "cpu.shares", "512"),
-		limited("config-linux.md#cpu", "quota", func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Quota: i64(50000), Period: u64(100000)} }, "cpu", "cpu.cfs_quota_us", "50000"),
-		limited("config-linux.md#cpu", "period", func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Quota: i64(50000), Period: u64(200000)} }, "cpu", "cpu.cfs_period_us", "200000"),
-		limited("config-linux.md#cpu", "cpus", func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Cpus: "0"} }, "cpuset", "cpuset.cpus", "0"),
-		limited("config-linux.md#cpu", "mems", func(r *specs.LinuxResources) { r.CPU = &specs.LinuxCPU{Mems: "0"} }, "cpuset", "cpuset.mems", "0"),
-		limited("config-linux.md#pids", "limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: i64(17)} }, "pids", "pids.max", "17"),
-		limited("config-linux.md#pids", "no limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: i64(-1)} }, "pids", "pids.max", "max"),
-	}
-	for _, d := range []struct {
-		name, script, has string
-		rule              *specs.LinuxDeviceCgroup
-	}{
-		{"null may be written", "echo x > /dev/null && echo ok", "ok", nil},
-		{"zero may be read", "head -c 3 /dev/zero | wc -c", "3", nil},
-		{"another one may not be opened", "mknod /tmp/kmsg c 1 11; head -c 1 /tmp/kmsg; echo $?", "not permitted", nil},
-		{"an allowed one may", "mknod /tmp/mem c 1 11; head -c 1 /tmp/mem >/dev/null && echo ok", "ok", &specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: i64(1), Minor: i64(11), Access: "rwm"}},
-	} {
-		cases = append(cases, Case{
-			Section: "config-linux.md#allowed-device-list", Name: d.name, Script: d.script + " 2>&1", Want: []string{d.has},
-			Edit: func(_ *Env, s *specs.Spec) {
-				c := s.Process.Capabilities // the kernel's log needs one beside the device
-				for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
-					*set = append(*set, "CAP_SYSLOG")
-				}
-				if d.rule != nil {
-					s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, *d.rule)
-				}
-			},
-		})
-	}
-	return cases
 }
 
 func seccompCases() []Case {

@@ -68,15 +68,11 @@ func mountCases() []Case {
 		{"ro", "ro"}, {"rw", "rw"}, {"nosuid", "nosuid"}, {"nodev", "nodev"}, {"noexec", "noexec"}, {"noatime", "noatime"},
 		{"nodiratime", "nodiratime"}, {"relatime", "relatime"}, {"nosymfollow", "nosymfollow"},
 	} {
-		alone := ""
-		if o.option == "nosymfollow" {
-			alone = "newer than Debian 12's runtimes"
-		}
 		script := `for f in $(grep ' /m ' /proc/self/mountinfo | cut -d' ' -f6 | tr , ' '); do echo "<$f>"; done`
 		cases = append(cases,
-			Case{Section: "config.md#linux-mount-options", Name: "tmpfs " + o.option, Script: script, Alone: alone,
+			Case{Section: "config.md#linux-mount-options", Name: "tmpfs " + o.option, Script: script,
 				Edit: func(_ *Env, s *specs.Spec) { mounts(s, "/m", "tmpfs", "tmpfs", o.option) }, Want: []string{"<" + o.shows + ">"}},
-			Case{Section: "config.md#linux-mount-options", Name: "bind " + o.option, Script: script, Alone: alone,
+			Case{Section: "config.md#linux-mount-options", Name: "bind " + o.option, Script: script,
 				Edit: func(e *Env, s *specs.Spec) { bindDir(e, s, "/m", "bind", o.option) }, Want: []string{"<" + o.shows + ">"}})
 	}
 	for _, o := range []struct{ option, shows string }{

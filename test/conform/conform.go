@@ -9,9 +9,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,8 +38,11 @@ type Case struct {
 	Fails bool
 	// Do is a case that a script cannot tell.
 	Do func(e *Env) error
-	// Alone says why no peer of Debian 12 can pass it, or is empty.
+	// Alone says why no peer of Debian 12 can pass it, or is empty: a feature
+	// newer than runc 1.1.5 and crun 1.8.1, or a demand that they do not keep.
 	Alone string
+	// Needs says what this machine lacks for the case, "" when nothing.
+	Needs func() string
 }
 
 // ID is the case's name in reports.
@@ -48,17 +53,23 @@ type Runtime struct {
 	Name, Path string
 	// Env is added to its environment, e.g. where its libraries are.
 	Env []string
+	// Systemd: it is called with --systemd-cgroup.
+	Systemd bool
 }
 
 // Env is one case's place: a bundle of its own and a state folder.
 type Env struct {
 	Runtime Runtime
-	// Dir is the bundle; its rootfs is a copy of nothing but busybox.
+	// Dir is the bundle; its rootfs is a copy with nothing but busybox.
 	Dir, State string
 	ID         string
 	// Cgroup is the path of the container's group.
 	Cgroup string
-	spec   *specs.Spec
+	// Via is a command that the runtime is called by, or empty.
+	Via []string
+	// Extra are descriptors from 3 on that the runtime gets.
+	Extra []*os.File
+	spec  *specs.Spec
 }
 
 // serial makes container ids unique in this process.
@@ -69,20 +80,53 @@ var serial atomic.Int64
 func Prepare(rt Runtime, c Case, dir, image, group string) (*Env, error) {
 	e := &Env{Runtime: rt, Dir: filepath.Join(dir, "bundle"), State: filepath.Join(dir, "state"), ID: fmt.Sprintf("conform-%d", serial.Add(1))}
 	e.Cgroup = "/" + group + "/" + e.ID
+	path := e.Cgroup
+	if rt.Systemd {
+		path, e.Cgroup = "system.slice:conform:"+e.ID, "/system.slice/conform-"+e.ID+".scope"
+	}
 	if err := os.MkdirAll(e.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, "cp", "-a", image, filepath.Join(e.Dir, "rootfs")).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("copy root: %w: %s", err, out)
+	if err := clone(image, filepath.Join(e.Dir, "rootfs")); err != nil {
+		return nil, fmt.Errorf("copy root: %w", err)
 	}
-	e.spec = Base(e.Cgroup)
+	e.spec = Base(path)
 	e.spec.Process.Args = []string{"sh", "-c", c.Script}
 	if c.Edit != nil {
 		c.Edit(e, e.spec)
 	}
 	return e, e.Write()
+}
+
+// clone copies a root; programs are linked, because no case changes them.
+func clone(from, to string) error {
+	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		dest := filepath.Join(to, rel)
+		switch {
+		case d.IsDir():
+			return os.MkdirAll(dest, 0o755)
+		case d.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(name)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, dest)
+		case strings.HasPrefix(rel, "bin/"):
+			return os.Link(name, dest)
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(dest, b, 0o644)
+	})
 }
 
 // Spec is the configuration; Write puts a changed one into the bundle.
@@ -112,7 +156,13 @@ func (e *Env) Call(args ...string) (string, int, error) {
 func (e *Env) CallIn(stdin string, args ...string) (string, int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, e.Runtime.Path, append([]string{"--root", e.State}, args...)...)
+	global := []string{"--root", e.State}
+	if e.Runtime.Systemd {
+		global = append(global, "--systemd-cgroup")
+	}
+	line := append(append(slices.Clone(e.Via), e.Runtime.Path), append(global, args...)...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.ExtraFiles = e.Extra
 	cmd.Env = append(os.Environ(), e.Runtime.Env...)
 	cmd.Dir = e.Dir
 	cmd.Stdin = strings.NewReader(stdin)
@@ -191,6 +241,35 @@ func (e *Env) Status(want specs.ContainerState) error {
 		// No event tells about another process's container.
 		<-time.After(10 * time.Millisecond)
 	}
+}
+
+// Started creates and starts the container.
+func (e *Env) Started() error {
+	_, err := e.Must("create", e.ID)
+	if err == nil {
+		_, err = e.Must("start", e.ID)
+	}
+	return err
+}
+
+// Exits runs a command that must end with the given status and returns its output.
+func (e *Env) Exits(code int, args ...string) (string, error) {
+	out, got, err := e.Call(args...)
+	if err == nil && got != code {
+		err = fmt.Errorf("%v: exit status %d, want %d: %s", args, got, code, out)
+	}
+	return out, err
+}
+
+// Says runs a command that must succeed and print all of want.
+func (e *Env) Says(want []string, args ...string) error {
+	out, err := e.Must(args...)
+	for _, w := range want {
+		if err == nil && !strings.Contains(out, w) {
+			err = fmt.Errorf("%v: no %q in %q", args, w, out)
+		}
+	}
+	return err
 }
 
 // Close removes the container, whatever became of it.

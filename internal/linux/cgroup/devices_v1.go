@@ -53,7 +53,7 @@ func (g *group) makeDevicesV1(p *place, rules deviceRules) (made []string, err e
 	if !g.whole {
 		return mkdirs(p)
 	}
-	if d := detour(p); d != "" && g.scope == nil && rules.equal(defaultRules()) && !exists(direct(p)) {
+	if d := detour(p); d != "" && g.scope == nil && !g.config.Plain && rules.equal(defaultRules()) && !exists(direct(p)) {
 		// A parent that forbids one of these devices cannot have the shared
 		// group: then the error is this group's.
 		if makeShared(&place{p.hierarchy, path.Dir(d)}, rules) == nil {

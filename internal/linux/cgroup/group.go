@@ -209,6 +209,23 @@ func (g *group) Create(ctx context.Context, r *specs.LinuxResources) (err error)
 	return nil
 }
 
+// checkBefore refuses a memory limit below what is used, when the configuration
+// asks for that (runtime-spec config-linux.md, "Memory", checkBeforeUpdate): v2
+// would start to kill, where v1 refuses by itself.
+func (g *group) checkBefore(m *specs.LinuxMemory) error {
+	if !g.pure || m == nil || m.CheckBeforeUpdate == nil || !*m.CheckBeforeUpdate || value(m.Limit) <= 0 {
+		return nil
+	}
+	used, err := readUint(g.v2().dir + "/memory.current")
+	if err != nil {
+		return err
+	}
+	if limit := uint64(*m.Limit); limit < used {
+		return invalid("memory limit %d is below the %d bytes in use", limit, used)
+	}
+	return nil
+}
+
 // Set changes limits of a group that has processes.
 func (g *group) Set(r *specs.LinuxResources) error {
 	if r == nil {
@@ -216,6 +233,9 @@ func (g *group) Set(r *specs.LinuxResources) error {
 	}
 	p, err := g.plan(r, true)
 	if err != nil {
+		return fmt.Errorf("limit cgroup %s: %w", g.config.Path, err)
+	}
+	if err := g.checkBefore(r.Memory); err != nil {
 		return fmt.Errorf("limit cgroup %s: %w", g.config.Path, err)
 	}
 	if g.scope != nil {

@@ -67,7 +67,7 @@ var attrs = map[string]attr{
 var supers = map[string]string{
 	"sync": "sync", "async": "async", "dirsync": "dirsync",
 	"lazytime": "lazytime", "nolazytime": "nolazytime",
-	"mand": "mand", "nomand": "nomand", "silent": "silent", "loud": "",
+	"mand": "mand", "nomand": "nomand", "silent": "", "loud": "", // fsopen(2) has no MS_SILENT
 	"iversion": "", "noiversion": "",
 }
 

@@ -256,13 +256,8 @@ func (f *Filter) resolve(rules []specs.LinuxSyscall, def uint32, m *machine) ([]
 			return nil, err
 		}
 		for _, name := range r.Names {
-			switch {
-			case name == "":
+			if name == "" {
 				return nil, invalid("rule %d names an empty system call", i)
-			case name == "write" && act == unix.SECCOMP_RET_USER_NOTIF:
-				// As in runc: whoever sets the container up may still have
-				// to write after attaching the filter.
-				return nil, invalid("%s cannot be used for write", specs.ActNotify)
 			}
 			k := m.lookup(name)
 			through, number := "", uint32(0)

@@ -51,16 +51,32 @@ func (f *Filter) InstallNotify() (*os.File, error) {
 	if !f.notify {
 		return nil, f.Install()
 	}
-	flags := f.flags | unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
-	if flags&unix.SECCOMP_FILTER_FLAG_TSYNC != 0 {
-		// Without it the kernel could not tell a descriptor from a thread id.
-		flags |= unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
-	}
-	fd, err := f.attach(flags)
+	fd, err := f.listener(f.flags)
 	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(fd, "seccomp-notify"), nil
+}
+
+// InstallListener is InstallNotify for the calling thread alone, also with the
+// flag TSYNC: another thread is to hand the listener over. It makes no system
+// call after the filter is in force. InvalidArgument for a filter that does not notify.
+func (f *Filter) InstallListener() (int, error) {
+	if !f.notify {
+		return -1, errdefs.ErrInvalidArgument.WithMessage("attach seccomp filter: it notifies nobody")
+	}
+	fd, err := f.listener(f.flags &^ unix.SECCOMP_FILTER_FLAG_TSYNC)
+	return int(fd), err
+}
+
+// listener attaches the filter and returns its listener.
+func (f *Filter) listener(flags uint32) (uintptr, error) {
+	flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	if flags&unix.SECCOMP_FILTER_FLAG_TSYNC != 0 {
+		// Without it the kernel could not tell a descriptor from a thread id.
+		flags |= unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+	}
+	return f.attach(flags)
 }
 
 func (f *Filter) attach(flags uint32) (uintptr, error) {

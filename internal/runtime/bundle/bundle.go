@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -77,6 +78,8 @@ func Validate(s *specs.Spec, overlay bool) error {
 		return invalid("no configuration")
 	case s.Version == "":
 		return invalid("ociVersion is empty")
+	case !semantic(s.Version):
+		return invalid("ociVersion %q is no version like 1.3.0", s.Version)
 	case !strings.HasPrefix(s.Version, "1."):
 		return invalid("ociVersion %q: only 1.x is known", s.Version)
 	case s.Linux == nil:
@@ -85,8 +88,6 @@ func Validate(s *specs.Spec, overlay bool) error {
 		return errdefs.ErrNotImplemented.WithMessage("vm: containers in virtual machines are not supported")
 	case s.Linux.IntelRdt != nil:
 		return errdefs.ErrNotImplemented.WithMessage("linux.intelRdt is not supported")
-	case len(s.Linux.NetDevices) > 0:
-		return errdefs.ErrNotImplemented.WithMessage("linux.netDevices is not supported")
 	}
 	if !overlay && (s.Root == nil || s.Root.Path == "") {
 		return invalid("root.path is empty")
@@ -112,6 +113,12 @@ func Validate(s *specs.Spec, overlay bool) error {
 			}
 		}
 	}
+	if p := s.Linux.Seccomp; p != nil && p.ListenerMetadata != "" && p.ListenerPath == "" {
+		return invalid("seccomp.listenerMetadata is given without listenerPath")
+	}
+	if err := validateNetDevices(s); err != nil {
+		return err
+	}
 	for _, d := range s.Linux.Devices {
 		if !filepath.IsAbs(d.Path) {
 			return invalid("device path %q is not absolute", d.Path)
@@ -124,6 +131,43 @@ func Validate(s *specs.Spec, overlay bool) error {
 		}
 	}
 	return validateSysctl(s)
+}
+
+// semantic reports whether v has the three numbers of a semantic version, with
+// whatever follows a "-" or "+".
+func semantic(v string) bool {
+	v, _, _ = strings.Cut(v, "+")
+	v, _, _ = strings.Cut(v, "-")
+	parts := strings.Split(v, ".")
+	for _, p := range parts {
+		if _, err := strconv.ParseUint(p, 10, 32); err != nil {
+			return false
+		}
+	}
+	return len(parts) == 3
+}
+
+// maxDeviceName is IFNAMSIZ without the NUL byte.
+const maxDeviceName = 15
+
+func validateNetDevices(s *specs.Spec) error {
+	if len(s.Linux.NetDevices) == 0 {
+		return nil
+	}
+	if ok, _ := Namespace(s, specs.NetworkNamespace); !ok {
+		return invalid("netDevices need a network namespace")
+	}
+	for name, d := range s.Linux.NetDevices {
+		for _, n := range []string{name, d.Name} {
+			if len(n) > maxDeviceName || strings.ContainsAny(n, "/: \t\n\x00") || n == "." || n == ".." {
+				return invalid("netDevices: %q cannot be the name of a network device", n)
+			}
+		}
+		if name == "" {
+			return invalid("netDevices: a device has no name")
+		}
+	}
+	return nil
 }
 
 // ValidateProcess checks a process object.

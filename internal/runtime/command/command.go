@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,8 +109,10 @@ func (g *global) parse(args []string) (rest []string, done bool, err error) {
 	fs.StringVar(&g.logFormat, "log-format", "text", "form of the log, text or json")
 	fs.BoolVar(&g.debug, "debug", false, "log more")
 	fs.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "cgroupsPath is slice:prefix:name and systemd makes the group")
-	fs.String("criu", "", "ignored; checkpoints are not supported")
-	fs.String("rootless", "auto", "ignored; found out by itself")
+	fs.Func("criu", "refused: checkpoints are not supported", func(string) error {
+		return errors.New("checkpoints are not supported")
+	})
+	fs.Func("rootless", "auto, true or false: whether what only root may do is left out; the kernel is asked, so anything but auto must be true to it", rootless)
 	show := fs.Bool("version", false, "print the version")
 	fs.BoolVar(show, "v", false, "print the version")
 	err = fs.Parse(args)
@@ -145,6 +148,22 @@ func defaultRoot() string {
 		}
 	}
 	return "/run/orlop-runtime"
+}
+
+// rootless checks the value of --rootless. Whether we may do what root does is
+// asked of the kernel each time, so the option can only confirm it.
+func rootless(s string) error {
+	if s == "auto" {
+		return nil
+	}
+	want, err := strconv.ParseBool(s)
+	if err != nil {
+		return errors.New("not auto, true or false")
+	}
+	if want != (os.Geteuid() != 0) {
+		return fmt.Errorf("this process has the user id %d", os.Geteuid())
+	}
+	return nil
 }
 
 // openLog opens the log. Callers of OCI runtimes read a failure's reason from

@@ -40,7 +40,7 @@ func (m *making) options(g *global, id string) (lifecycle.Options, error) {
 		return lifecycle.Options{}, err
 	}
 	o := lifecycle.Options{
-		ID: id, Bundle: m.bundle, Root: g.root, Spec: spec, Config: config, SystemdCgroup: g.systemdCgroup, NoPivot: m.noPivot,
+		ID: id, Bundle: m.bundle, Root: g.root, Spec: spec, Config: config, SystemdCgroup: g.systemdCgroup, PlainCgroup: true, NoPivot: m.noPivot,
 		NoNewKeyring: m.noNewKeyring, ConsoleSocket: m.console, PidFile: m.pidFile, Logger: g.log,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}

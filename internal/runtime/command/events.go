@@ -75,5 +75,5 @@ func printStats(out *json.Encoder, c *lifecycle.Container) error {
 	if err != nil {
 		return err
 	}
-	return out.Encode(event{Type: "stats", ID: c.ID(), Data: s})
+	return out.Encode(event{Type: "stats", ID: c.ID(), Data: runcForm(s)})
 }

@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -103,8 +106,9 @@ func (c *Confinement) User(p *specs.Process, denySetgroups bool) error {
 
 // Final sets the last capabilities, no_new_privs and the seccomp filter. After
 // it the thread may do little more than execve. listener gets the descriptor of
-// a filter that notifies, right after it is in force; it may be nil otherwise.
-func (c *Confinement) Final(listener func(*os.File) error) error {
+// a filter that notifies, right after it is in force and on another thread; it
+// may be nil otherwise.
+func (c *Confinement) Final(listener func(fd int)) error {
 	// Without no_new_privs the filter needs CAP_SYS_ADMIN, which the permitted
 	// set still has, so it goes in before the last capabilities are dropped.
 	privileged := c.filter != nil && !c.noNew
@@ -146,19 +150,52 @@ func (c *Confinement) raise() error {
 	return nil
 }
 
-func (c *Confinement) install(listener func(*os.File) error) error {
-	if !c.filter.Notify() {
-		if err := c.filter.Install(); err != nil {
-			return fmt.Errorf("unable to init seccomp: %w", err)
-		}
-		return nil
+func (c *Confinement) install(listener func(fd int)) error {
+	if c.filter.Notify() {
+		return c.installNotify(listener)
 	}
-	f, err := c.filter.InstallNotify()
-	if err != nil {
+	if err := c.filter.Install(); err != nil {
 		return fmt.Errorf("unable to init seccomp: %w", err)
 	}
-	defer f.Close()
-	return listener(f)
+	return nil
+}
+
+// installNotify attaches a filter that asks an agent. Nothing that this thread
+// could do to hand the listener over is sure to pass the filter: the call would
+// wait for an agent that has no listener yet. So another thread, which the
+// filter is not in force on, stands ready for it, and this one makes no system
+// call until the agent has it.
+func (c *Confinement) installNotify(listener func(fd int)) error {
+	const waiting, failed = -1, -2
+	var fd atomic.Int32
+	var ready, done atomic.Bool
+	fd.Store(waiting)
+	go func() {
+		runtime.LockOSThread()
+		ready.Store(true)
+		for fd.Load() == waiting {
+			// Not through the Go scheduler: it might want a word with the other thread.
+			pause := unix.Timespec{Nsec: 20_000}
+			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+		}
+		if n := fd.Load(); n >= 0 {
+			listener(int(n))
+		}
+		done.Store(true)
+	}()
+	for !ready.Load() {
+		runtime.Gosched()
+	}
+	n, err := c.filter.InstallListener()
+	if err != nil {
+		fd.Store(failed)
+		return fmt.Errorf("unable to init seccomp: %w", err)
+	}
+	fd.Store(int32(n))
+	for !done.Load() {
+		// Busy: a pause would be a system call.
+	}
+	return nil
 }
 
 // Labels makes the next execve enter the AppArmor profile and SELinux label of

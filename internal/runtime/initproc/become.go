@@ -15,9 +15,11 @@ import (
 
 	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/lsm"
+	"github.com/orlop/orlop/internal/linux/pty"
 	"github.com/orlop/orlop/internal/linux/rlimit"
 	"github.com/orlop/orlop/internal/linux/safepath"
 	"github.com/orlop/orlop/internal/runtime/confine"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/hooks"
 	"github.com/orlop/orlop/internal/runtime/limits"
 )
@@ -87,6 +89,9 @@ func (s *stage) become() error {
 	if err := closeFrom(3 + s.Extra); err != nil {
 		return err
 	}
+	if fault.On("descriptor leaked") {
+		_, _ = unix.Dup(0)
+	}
 	if err := s.gate(); err != nil {
 		return err
 	}
@@ -101,7 +106,9 @@ func (s *stage) become() error {
 	if err := s.conn.Send(Ready, nil); err != nil && s.Gate < 0 {
 		return err
 	}
-	defaultSignals()
+	if !fault.On("ignored signals inherited") {
+		defaultSignals()
+	}
 	if err := c.Final(s.listener); err != nil {
 		return err
 	}
@@ -236,7 +243,7 @@ func closeFrom(fd int) error {
 
 // gate waits until somebody writes to the start fifo.
 func (s *stage) gate() error {
-	if s.Gate < 0 {
+	if s.Gate < 0 || fault.On("process not held back") {
 		return nil
 	}
 	if err := s.conn.Send(Waiting, nil); err != nil {
@@ -264,22 +271,26 @@ func (s *stage) gate() error {
 
 // startHooks runs the startContainer hooks: in the container, as its user.
 func (s *stage) startHooks() error {
-	if len(s.Rare.StartContainer) == 0 {
+	if len(s.Rare.StartContainer) == 0 || fault.On("startContainer hooks skipped") {
 		return nil
 	}
 	s.Rare.State.Status = specs.StateCreated
 	return hooks.Run("startContainer", s.Rare.StartContainer, s.Rare.State)
 }
 
-// listener gives a seccomp listener to the parent and waits until it has it.
-func (s *stage) listener(f *os.File) error {
-	if err := s.conn.Send(Listener, nil, int(f.Fd())); err != nil {
-		return fmt.Errorf("send seccomp listener: %w", err)
+// listener gives the listener of the filter to the agent. It runs on a thread
+// that the filter is not in force on. When it fails it ends this process: the
+// other thread may have no system call left to do it with.
+func (s *stage) listener(fd int) {
+	err := pty.SendOver(s.agent, s.Agent, fd)
+	_ = unix.Close(fd)
+	_ = unix.Close(s.agent)
+	if err == nil {
+		return
 	}
-	if _, _, err := s.conn.expect(ListenerDone); err != nil {
-		return fmt.Errorf("send seccomp listener: %w", err)
-	}
-	return nil
+	f := Failure{Code: codeOther, Text: "send seccomp listener: " + err.Error()}
+	_ = s.conn.Send(Failed, f.encode())
+	unix.Exit(1)
 }
 
 // environment is the process's with HOME from the container's own passwd
@@ -295,7 +306,7 @@ func environment(p *specs.Process) []string {
 			env = append(env, v)
 		}
 	}
-	if !home {
+	if !home && !fault.On("no HOME") {
 		env = append(env, "HOME="+homeOf(p.User.UID))
 	}
 	return env

@@ -40,6 +40,9 @@ type Config struct {
 	Process *specs.Process
 	// Seccomp is the compiled filter, or nil.
 	Seccomp []byte
+	// Agent is what the seccomp agent gets beside the listener of a filter that
+	// notifies; its connection is the last descriptor beside the configuration.
+	Agent []byte
 	// Extra is the number of descriptors from 3 on that the application gets.
 	Extra int
 	// Gate is the descriptor of the reading end of the start fifo, or -1.
@@ -125,6 +128,7 @@ func (c *codec) config(v *Config) {
 		number(c, n)
 	}
 	c.bytes(&v.Seccomp)
+	c.bytes(&v.Agent)
 	c.strMap(&v.Sysctl)
 	c.strMap(&v.Cgroups)
 	c.intMap(&v.Prepared)

@@ -15,6 +15,7 @@ import (
 	"github.com/orlop/orlop/internal/linux/pty"
 	"github.com/orlop/orlop/internal/linux/safepath"
 	"github.com/orlop/orlop/internal/runtime/bundle"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/hooks"
 	"github.com/orlop/orlop/internal/runtime/rootfs"
 )
@@ -38,7 +39,7 @@ func (s *stage) create() error {
 
 // surround makes what the application will see around it.
 func (s *stage) surround() error {
-	if s.NewNetNS {
+	if s.NewNetNS && !fault.On("lo stays down") {
 		if err := loopbackUp(); err != nil {
 			return fmt.Errorf("bring lo up: %w", err)
 		}
@@ -139,6 +140,12 @@ func (s *stage) separateMounts() error {
 // runHooks runs those of the runtime's namespaces (by the parent) and then
 // those of the container's, both before the root is entered.
 func (s *stage) runHooks() error {
+	if fault.On("hooks swapped") {
+		if err := hooks.Run("createContainer", s.Rare.CreateContainer, s.Rare.State); err != nil {
+			return err
+		}
+		s.Rare.CreateContainer = nil
+	}
 	if s.RuntimeHooks {
 		if err := s.conn.Send(HooksDue, nil); err != nil {
 			return err
@@ -194,7 +201,7 @@ func (s *stage) openConsole(pts int, p *specs.Process) (int, error) {
 		return -1, fmt.Errorf("console: %w", err)
 	}
 	defer unix.Close(master)
-	if b := p.ConsoleSize; b != nil {
+	if b := p.ConsoleSize; b != nil && !fault.On("console size ignored") {
 		if err := pty.SetSize(master, uint16(b.Height), uint16(b.Width)); err != nil {
 			return -1, err
 		}
@@ -242,13 +249,22 @@ func (s *stage) enterRoot(root safepath.FD) error {
 			return fmt.Errorf("enter root: chroot: %w", err)
 		}
 	} else {
+		old, err := safepath.OpenRoot("/")
+		if err != nil {
+			return fmt.Errorf("enter root: %w", err)
+		}
+		defer old.Close()
 		// pivot_root(".", ".") leaves the old root on top of the new one,
 		// where the current folder still points below it (pivot_root(2), NOTES).
 		if err := unix.PivotRoot(".", "."); err != nil {
 			return fmt.Errorf("enter root: pivot_root: %w", err)
 		}
 		if strings.HasSuffix(s.Propagation, "shared") {
-			// Else unmounting would reach the host.
+			// Else unmounting would reach the host. "." is to be the old root, or
+			// the volumes of the container would no longer tell the host.
+			if err := unix.Fchdir(int(old)); err != nil {
+				return fmt.Errorf("enter root: %w", err)
+			}
 			if err := unix.Mount("", ".", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 				return fmt.Errorf("enter root: %w", err)
 			}

@@ -49,6 +49,8 @@ type stage struct {
 	// not in it, or None.
 	givenProc safepath.FD
 	confine   *confine.Confinement
+	// agent is a connection to the seccomp agent, or -1.
+	agent int
 }
 
 // Main runs a stage (args are os.Args[2:]). It returns only when the stage
@@ -98,7 +100,14 @@ func run(conn *Conn) error {
 	if err := closeFrom(3 + config.Extra); err != nil {
 		return err
 	}
-	s := &stage{Config: config, conn: conn, join: join, proc: safepath.None, givenProc: safepath.None}
+	s := &stage{Config: config, conn: conn, join: join, proc: safepath.None, givenProc: safepath.None, agent: -1}
+	if len(config.Agent) > 0 {
+		if len(join) == 0 {
+			return errors.New("read configuration: no connection to the seccomp agent")
+		}
+		last := len(join) - 1
+		s.join, s.agent = join[:last], join[last]
+	}
 	// Signals the starter ignored would stay ignored in the application.
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT} {
 		defaultSignal(sig)

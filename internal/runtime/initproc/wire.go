@@ -12,14 +12,12 @@ import (
 // Kind says what a frame between the parent and a stage means:
 //
 //	parent                      stage
-//	  ── Configure (fds: join) ──▶
+//	  ── Configure (fds: join, and a connection to the seccomp agent) ──▶
 //	  ◀── Warn text ──            any time
 //	  ◀── HooksDue ──             root is mounted, not yet entered
 //	  ── HooksDone ──▶            only after HooksDue
 //	  ◀── Console number (fd) ──  only with a terminal
 //	  ◀── Waiting ──              only with a gate: ready to be started
-//	  ◀── Listener fd ──          only with a notifying seccomp filter
-//	  ── ListenerDone ──▶
 //	  ◀── Ready ──                nothing but execve is left
 //	  ◀── end of file ──          execve succeeded, if Ready was seen
 //	  ◀── Failed code text ──     the end, instead of the rest
@@ -33,8 +31,6 @@ const (
 	HooksDone
 	Console
 	Waiting
-	Listener
-	ListenerDone
 	Ready
 	Failed
 )

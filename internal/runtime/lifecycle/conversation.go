@@ -33,9 +33,7 @@ type answers struct {
 	log     *slog.Logger
 	console string // path of a console socket, or ""
 	gotTerm func(*os.File)
-	// listener passes a seccomp listener on.
-	listener func(*os.File) error
-	hooks    func() error
+	hooks   func() error
 }
 
 // listen answers frames until the stage says until; with Ready it goes on to
@@ -85,14 +83,6 @@ func (c *conversation) react(kind initproc.Kind, payload []byte, files []*os.Fil
 		return c.conn.Send(initproc.HooksDone, nil)
 	case initproc.Console:
 		return takeConsole(payload, files, a)
-	case initproc.Listener:
-		if len(files) != 1 {
-			return errors.New("talk to init: no seccomp listener beside its frame")
-		}
-		if err := a.listener(files[0]); err != nil {
-			return err
-		}
-		return c.conn.Send(initproc.ListenerDone, nil)
 	case initproc.Failed:
 		f := initproc.DecodeFailure(payload)
 		return &StartError{Code: f.Code, Err: errors.New(f.Text)}

@@ -22,6 +22,7 @@ import (
 	"github.com/orlop/orlop/internal/linux/rlimit"
 	"github.com/orlop/orlop/internal/linux/seccomp"
 	"github.com/orlop/orlop/internal/runtime/bundle"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/hooks"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 	"github.com/orlop/orlop/internal/runtime/rootfs"
@@ -67,7 +68,7 @@ func Create(ctx context.Context, o Options) (_ *Container, err error) {
 	}
 	k := &creation{Options: o, plan: plan}
 	defer func() {
-		if err != nil {
+		if err != nil && !fault.On("failure not undone") {
 			k.undo()
 		}
 	}()
@@ -134,6 +135,9 @@ func (k *creation) folder(context.Context) error {
 			c.saved.CgroupPath = ":orlop:" + k.ID
 		}
 	}
+	if fault.On("id taken twice") {
+		_ = os.RemoveAll(c.dir)
+	}
 	if err := os.Mkdir(c.dir, 0o711); errors.Is(err, fs.ErrExist) {
 		return errdefs.ErrAlreadyExists.WithMessage("container with id exists: " + k.ID)
 	} else if err != nil {
@@ -165,7 +169,7 @@ func (k *creation) group(ctx context.Context) error {
 }
 
 func (k *creation) makeGroup(ctx context.Context) error {
-	g, err := cgroup.New(cgroup.Config{Path: k.c.saved.CgroupPath, Systemd: k.SystemdCgroup})
+	g, err := cgroup.New(cgroup.Config{Path: k.c.saved.CgroupPath, Systemd: k.SystemdCgroup, Plain: k.PlainCgroup})
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", k.ID, err)
 	}
@@ -175,13 +179,17 @@ func (k *creation) makeGroup(ctx context.Context) error {
 		defer cancel()
 		_ = k.c.cgroup.Remove(ctx)
 	})
-	if err := k.c.cgroup.Create(ctx, k.Spec.Linux.Resources); err != nil {
+	resources := k.Spec.Linux.Resources
+	if fault.On("limits skipped") {
+		resources = nil
+	}
+	if err := k.c.cgroup.Create(ctx, resources); err != nil {
 		return fmt.Errorf("unable to apply cgroup configuration: %w", err)
 	}
 	for _, w := range k.c.cgroup.Warnings() {
 		k.Logger.Warn(w, "container", k.ID)
 	}
-	return nil
+	return k.delegate()
 }
 
 // cleanupTimeout bounds tidying up after a failure or an end.
@@ -200,7 +208,7 @@ func (k *creation) process(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	k.config = initproc.Config{}
-	for _, step := range []func(context.Context) error{k.start, k.record, k.configure, k.remember, k.talk} {
+	for _, step := range []func(context.Context) error{k.start, k.record, k.netDevices, k.configure, k.remember, k.talk} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -219,7 +227,7 @@ func (k *creation) start(context.Context) error {
 		k.closeLater(exe)
 	}
 	k.c.exe = k.Executable
-	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv()}
+	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv(k.Spec)}
 	if err := k.namespaces(cmd); err != nil {
 		return err
 	}
@@ -293,8 +301,12 @@ func (k *creation) kill() {
 // stageEnv keeps the Go runtime of a stage small. It has one goroutine, but with
 // GOMAXPROCS=1 the runtime's monitor thread takes the only processor away at
 // every system call of 20 µs: 20.5 ms of CPU for a whole run instead of 14.7.
-func stageEnv() []string {
-	return append([]string{"GOMAXPROCS=2", "GOGC=off"}, defense.Environment()...)
+func stageEnv(s *specs.Spec) []string {
+	env := append([]string{"GOMAXPROCS=2", "GOGC=off"}, defense.Environment()...)
+	if notifies(s.Linux.Seccomp) {
+		env = append(env, "GODEBUG=asyncpreemptoff=1") // no signal handler's return to be asked about
+	}
+	return append(env, fault.Environ()...)
 }
 
 // namespaces splits the wanted namespaces into new ones and ones to join.
@@ -303,7 +315,7 @@ func (k *creation) namespaces(cmd *process.Command) error {
 	for _, ns := range k.Spec.Linux.Namespaces {
 		flag, _ := bundle.CloneFlag(ns.Type)
 		switch {
-		case ns.Path != "":
+		case ns.Path != "" && !fault.On("namespace not joined"):
 			f, err := os.Open(ns.Path)
 			if err != nil {
 				return fmt.Errorf("join %s namespace: %w", ns.Type, err)
@@ -331,9 +343,14 @@ func (k *creation) namespaces(cmd *process.Command) error {
 		cmd.UIDs, cmd.GIDs = idMap(k.Spec.Linux.UIDMappings), idMap(k.Spec.Linux.GIDMappings)
 		cmd.RootInUser = true
 		k.config.UserNS = true
+		if fault.On("gid map is the uid map") {
+			cmd.GIDs = cmd.UIDs
+		}
 		k.config.DenySetgroups = os.Geteuid() != 0
 	}
-	cmd.TimeOffsets = timeOffsets(k.Spec.Linux.TimeOffsets)
+	if !fault.On("time offsets ignored") {
+		cmd.TimeOffsets = timeOffsets(k.Spec.Linux.TimeOffsets)
+	}
 	return nil
 }
 
@@ -385,6 +402,9 @@ func (k *creation) configure(ctx context.Context) error {
 		for _, f := range join {
 			k.closeLater(f)
 		}
+		if fault.On("cgroup not joined") {
+			join = nil
+		}
 	}
 	if k.Spec.Process != nil {
 		if err := parentLimits(k.proc.Pid, k.Spec.Process, k.user, k.Logger); err != nil {
@@ -392,6 +412,15 @@ func (k *creation) configure(ctx context.Context) error {
 		}
 	}
 	k.describe()
+	spoil(&k.config)
+	conn, msg, err := agent(k.Spec.Linux.Seccomp, k.proc.Pid, k.c.stateAs(specs.StateCreating))
+	if err != nil {
+		return err
+	}
+	if conn != nil {
+		k.closeLater(conn)
+		join, k.config.Agent = append(join, conn), msg
+	}
 	fds := make([]int, len(join))
 	for i, f := range join {
 		fds[i] = int(f.Fd())
@@ -402,6 +431,9 @@ func (k *creation) configure(ctx context.Context) error {
 	}
 	if err := k.conv.conn.Send(initproc.Configure, body, fds...); err != nil {
 		return k.died(err)
+	}
+	if conn != nil {
+		_ = conn.Close() // the agent waits for the end of what it is sent
 	}
 	return nil
 }
@@ -480,7 +512,7 @@ func compile(p *specs.LinuxSeccomp) ([]byte, error) {
 // parentLimits does what the process may lack the rights or the /proc for:
 // its OOM score, and in a user namespace the raising of hard limits.
 func parentLimits(pid int, p *specs.Process, user bool, log *slog.Logger) error {
-	if p.OOMScoreAdj != nil {
+	if p.OOMScoreAdj != nil && !fault.On("oomScoreAdj ignored") {
 		if err := setOOMScore(pid, *p.OOMScoreAdj, log); err != nil {
 			return err
 		}
@@ -546,9 +578,6 @@ func (k *creation) answers() answers {
 		log:     k.Logger,
 		console: k.ConsoleSocket,
 		gotTerm: func(f *os.File) { k.c.console = f },
-		listener: func(fd *os.File) error {
-			return sendListener(k.Spec.Linux.Seccomp, fd, k.c.stateAs(specs.StateCreating))
-		},
 		hooks: func() error {
 			state := k.c.stateAs(specs.StateCreating)
 			if err := hooks.Run("prestart", k.Spec.Hooks.Prestart, state); err != nil { //nolint:staticcheck // still to be run
@@ -596,7 +625,7 @@ func (k *creation) finish(context.Context) error {
 		k.c.pending, k.conv = k.conv, nil
 		return nil
 	}
-	if h := k.Spec.Hooks; h != nil && len(h.Poststart) > 0 {
+	if h := k.Spec.Hooks; h != nil && len(h.Poststart) > 0 && !fault.On("poststart hooks skipped") {
 		return hooks.Run("poststart", h.Poststart, k.c.stateAs(specs.StateRunning))
 	}
 	return nil
@@ -605,7 +634,11 @@ func (k *creation) finish(context.Context) error {
 // writePidFile writes a pid without a newline, atomically, as runc does.
 func writePidFile(name string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+	text := strconv.Itoa(pid)
+	if fault.On("pid file with a newline") {
+		text += "\n"
+	}
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write pid file: %w", err)
 	}
 	if err := os.Rename(tmp, name); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/safepath"
 	"github.com/orlop/orlop/internal/runtime/bundle"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 	"github.com/orlop/orlop/internal/runtime/rootfs"
 )
@@ -40,7 +41,8 @@ const v1Groups = "/sys/fs/cgroup"
 func (k *creation) direct(ctx context.Context) (err error) {
 	k.config.Gate, k.config.Root = -1, -1
 	k.describe()
-	if !k.StartNow || k.Spec.Process == nil || !k.config.CanBuild() {
+	if !k.StartNow || k.Spec.Process == nil || !k.config.CanBuild() || notifies(k.Spec.Linux.Seccomp) ||
+		len(k.Spec.Linux.NetDevices) > 0 || fault.Environ() != nil { // the faults are in the stage
 		return initproc.ErrStage
 	}
 	d := &directCreation{creation: k}

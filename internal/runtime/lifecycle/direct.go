@@ -13,6 +13,7 @@ import (
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/safepath"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 )
 
@@ -25,7 +26,7 @@ func (x *execution) direct(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if config.Process.Terminal {
+	if config.Process.Terminal || notifies(c.spec.Linux.Seccomp) || fault.Environ() != nil {
 		return initproc.ErrStage
 	}
 	target := c.PidFD()

@@ -18,6 +18,7 @@ import (
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/runtime/bundle"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 )
 
@@ -42,7 +43,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 	switch {
 	case status == specs.StateStopped:
 		return nil, errdefs.ErrFailedPrecondition.WithMessage("cannot exec in a stopped container")
-	case status == StatePaused && !o.IgnorePaused:
+	case status == StatePaused && !o.IgnorePaused && !fault.On("paused container entered"):
 		return nil, errdefs.ErrFailedPrecondition.WithMessage("cannot exec in a paused container (use --ignore-paused to override)")
 	}
 	x := &execution{ExecOptions: o, c: c}
@@ -126,7 +127,7 @@ func (x *execution) start(ctx context.Context) error {
 	if target == nil {
 		return errdefs.ErrFailedPrecondition.WithMessage("cannot exec in a stopped container")
 	}
-	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv()}
+	cmd := &process.Command{Exe: exe, Args: []string{"orlop-runtime", initproc.Arg}, Env: stageEnv(c.spec)}
 	x.namespaces(cmd, target)
 	ours, theirs, err := socketPair()
 	if err != nil {
@@ -225,6 +226,18 @@ func (x *execution) configure(context.Context) error {
 	if err := parentLimits(x.proc.Pid, config.Process, config.UserNS, x.Logger); err != nil {
 		return err
 	}
+	spoil(config)
+	if fault.On("exec outside of the cgroup") {
+		x.join = nil
+	}
+	conn, msg, err := agent(x.c.spec.Linux.Seccomp, x.proc.Pid, x.c.stateAs(specs.StateRunning))
+	if err != nil {
+		return err
+	}
+	if conn != nil {
+		x.closeLater(conn)
+		x.join, config.Agent = append(x.join, conn), msg
+	}
 	fds := make([]int, len(x.join))
 	for i, f := range x.join {
 		fds[i] = int(f.Fd())
@@ -235,6 +248,9 @@ func (x *execution) configure(context.Context) error {
 	}
 	if err := x.conv.conn.Send(initproc.Configure, body, fds...); err != nil {
 		return x.died(err)
+	}
+	if conn != nil {
+		_ = conn.Close() // the agent waits for the end of what it is sent
 	}
 	return nil
 }
@@ -292,10 +308,6 @@ func (x *execution) talk(ctx context.Context) error {
 		log:     x.Logger,
 		console: x.ConsoleSocket,
 		gotTerm: func(f *os.File) { x.console = f },
-		listener: func(f *os.File) error {
-			state := x.c.stateAs(specs.StateRunning)
-			return sendListener(x.c.spec.Linux.Seccomp, f, state)
-		},
 	})
 	if !stop() && ctx.Err() != nil && err != nil {
 		return context.Cause(ctx)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 )
 
@@ -185,7 +186,10 @@ func (c *Container) stateAs(status specs.ContainerState) *specs.State {
 		Version: specs.Version, ID: c.saved.ID, Status: status, Pid: c.saved.Pid, Bundle: c.saved.Bundle,
 		Annotations: c.spec.Annotations,
 	}
-	if status == specs.StateStopped {
+	if fault.On("annotations lost") {
+		s.Annotations = nil
+	}
+	if status == specs.StateStopped && !fault.On("pid of a stopped container") {
 		s.Pid = 0
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/hooks"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 )
@@ -51,12 +52,7 @@ func (c *Container) Start(ctx context.Context) error {
 		defer conv.close()
 		stop := context.AfterFunc(ctx, func() { _ = c.signal(int(unix.SIGKILL)) })
 		defer stop()
-		err := conv.listen(initproc.Ready, answers{
-			log: c.log,
-			listener: func(f *os.File) error {
-				return sendListener(c.spec.Linux.Seccomp, f, c.stateAs(specs.StateCreated))
-			},
-		})
+		err := conv.listen(initproc.Ready, answers{log: c.log})
 		if errors.Is(err, errGone) {
 			return &StartError{Code: 128, Err: errors.New("container's init ended before the application")}
 		}
@@ -64,8 +60,11 @@ func (c *Container) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	if h := c.spec.Hooks; h != nil && len(h.Poststart) > 0 {
+	if h := c.spec.Hooks; h != nil && len(h.Poststart) > 0 && !fault.On("poststart hooks skipped") {
 		if err := hooks.Run("poststart", h.Poststart, c.stateAs(specs.StateRunning)); err != nil {
+			// The container is stopped and destroyed (runtime.md, "Lifecycle", 9).
+			err = errors.Join(err, c.end(), c.destroy(ctx))
+			c.stopHooks()
 			return err
 		}
 	}

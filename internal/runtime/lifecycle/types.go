@@ -37,6 +37,9 @@ type Options struct {
 	ExtraFiles []*os.File
 	// SystemdCgroup reads Spec.Linux.CgroupsPath as slice:prefix:name.
 	SystemdCgroup bool
+	// PlainCgroup keeps the control group at one path in all hierarchies; for
+	// callers that look for it themselves.
+	PlainCgroup bool
 	// NoPivot moves the root mount instead of pivot_root (for a root on ramfs).
 	NoPivot bool
 	// NoNewKeyring leaves the caller's session keyring in place.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/runtime/fault"
 )
 
 // Wait returns how the container's process ended, when it has. Every call gets
@@ -48,6 +49,12 @@ func describe(s Status) string {
 }
 
 func statusOf(ws unix.WaitStatus) Status {
+	if fault.On("exit status lost") {
+		return Status{}
+	}
+	if ws.Signaled() && fault.On("signal without 128") {
+		return Status{Code: int(ws.Signal())}
+	}
 	if ws.Signaled() {
 		return Status{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal()), CoreDumped: ws.CoreDump()}
 	}

@@ -42,7 +42,8 @@ func (k *creation) direct(ctx context.Context) (err error) {
 	k.config.Gate, k.config.Root = -1, -1
 	k.describe()
 	if !k.StartNow || k.Spec.Process == nil || !k.config.CanBuild() || notifies(k.Spec.Linux.Seccomp) ||
-		len(k.Spec.Linux.NetDevices) > 0 || fault.Environ() != nil { // the faults are in the stage
+		len(k.Spec.Linux.NetDevices) > 0 || k.NoPivot || // chroot(2) is of a process: the child would keep the host's root
+		fault.Environ() != nil { // the faults are in the stage
 		return initproc.ErrStage
 	}
 	d := &directCreation{creation: k}

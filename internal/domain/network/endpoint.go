@@ -79,8 +79,8 @@ func parseSysctl(text string) (Sysctl, error) {
 	part := strings.SplitN(key, ".", 5)
 	if len(part) != 5 || part[0] != "net" || !slices.Contains([]string{"ipv4", "ipv6", "mpls"}, part[1]) || !strings.EqualFold(part[3], "IFNAME") ||
 		strings.ContainsAny(key, "/ \t") || slices.Contains(part, "") {
-		return Sysctl{}, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf(
-			"unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", text))
+		//nolint:misspell // Docker's word
+		return Sysctl{}, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", text))
 	}
 	part[3] = "IFNAME"
 	return Sysctl{Key: strings.Join(part, "."), Value: value}, nil

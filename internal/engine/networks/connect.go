@@ -128,7 +128,7 @@ func (s *Service) Connect(ctx context.Context, req SandboxRequest, ref string, a
 	if err != nil {
 		return network.Change{}, err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	hostLink := ""
 	if ep.Kind == network.Moved {
 		hostLink = ep.HostLink
@@ -264,10 +264,11 @@ func (s *Service) movePorts(ctx context.Context, req SandboxRequest, from networ
 // left: host addresses that have no port yet.
 func keepPorts(have []network.Binding, wanted []network.WantedPort, to lead) (kept []network.Binding, left []network.WantedPort) {
 	for _, b := range have {
-		reserved := false
-		if b.ContainerIP, b.Direct, reserved = to.target(b.HostIP); !b.ContainerIP.IsValid() {
+		target, direct, reserved := to.target(b.HostIP)
+		if !target.IsValid() {
 			continue
 		}
+		b.ContainerIP, b.Direct = target, direct
 		if !reserved {
 			b.HostPort = 0
 		}
@@ -343,7 +344,7 @@ func (s *Service) Disconnect(ctx context.Context, req SandboxRequest, ref string
 	if err != nil {
 		return network.Change{}, err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	change, err := s.switchOver(ctx, sb, req, att, next, pid, ns, &undo)
 	if err != nil {
 		undo.run(ctx, s.cfg.Logger)

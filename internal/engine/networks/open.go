@@ -675,8 +675,8 @@ func (s *Service) takePorts(wanted []network.WantedPort, to lead, skip map[uint1
 		}
 		for _, ip := range w.HostIPs {
 			b := network.Binding{Proto: w.Proto, HostIP: ip, HostPort: port, ContainerPort: w.ContainerPort}
-			reserved := false
-			if b.ContainerIP, b.Direct, reserved = to.target(ip); !reserved {
+			target, direct, reserved := to.target(ip)
+			if b.ContainerIP, b.Direct = target, direct; !reserved {
 				b.HostPort = 0
 			}
 			bindings = append(bindings, b)

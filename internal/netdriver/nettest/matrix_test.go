@@ -119,7 +119,7 @@ func newMatrix(t *testing.T, row matrixRow) *matrixWorld {
 	w := nettest.NewWorld(t)
 	e := start(t, nil, nil)
 	on := true
-	make := func(name string, n int, internal bool, options map[string]string) networktypes.Inspect {
+	create := func(name string, n int, internal bool, options map[string]string) networktypes.Inspect {
 		_, err := e.svc.Create(t.Context(), networktypes.CreateRequest{
 			Name: name, EnableIPv6: &on, Internal: internal, Options: options,
 			IPAM: &networktypes.IPAM{Config: []networktypes.IPAMConfig{
@@ -131,8 +131,8 @@ func newMatrix(t *testing.T, row matrixRow) *matrixWorld {
 		must(t, err)
 		return in
 	}
-	in := make("row", 66, row.internal, row.options)
-	make("other", 67, false, nil)
+	in := create("row", 66, row.internal, row.options)
+	create("other", 67, false, nil)
 	join := func(name, to string, publish ...string) *box {
 		req := networks.SandboxRequest{ContainerID: newID(), Name: name, Mode: to, Bindings: networktypes.PortMap{}}
 		for _, p := range publish {

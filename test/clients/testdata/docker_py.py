@@ -139,6 +139,28 @@ assert got[8:] == b"attached\n" or raw.recv(4096) == b"attached\n", got
 raw.close()
 c.remove(force=True)
 
+# networks
+net = client.networks.create("sea", driver="bridge", labels={"kind": "test"},
+    ipam=docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet="10.241.0.0/24", gateway="10.241.0.1")]))
+boat = client.containers.run("busybox", ["sleep", "1000"], name="boat", detach=True)
+net.connect(boat, aliases=["ship"], ipv4_address="10.241.0.9")
+net.reload()
+assert [c.name for c in net.containers] == ["boat"], net.attrs
+boat.reload()
+assert boat.attrs["NetworkSettings"]["Networks"]["sea"]["IPAddress"] == "10.241.0.9", boat.attrs["NetworkSettings"]
+try:
+    net.remove()
+    assert False, "a network in use was removed"
+except docker.errors.APIError as e:
+    assert e.status_code == 403 and "has active endpoints" in str(e), e
+net.disconnect(boat)
+assert [n.name for n in client.networks.list(names=["sea"])] == ["sea"]
+boat.remove(force=True)
+if tuple(int(x) for x in api._version.split(".")) >= (1, 25):
+    assert client.networks.prune(filters={"label": "kind=test"})["NetworksDeleted"] == ["sea"]
+else:
+    net.remove()
+
 wanted = [("create", "py"), ("start", "py"), ("pause", "py"), ("unpause", "py"), ("rename", "py2"), ("kill", "py2"), ("die", "py2"), ("destroy", "py2")]
 it = iter(seen)
 for want in wanted:

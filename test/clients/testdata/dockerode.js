@@ -48,5 +48,22 @@ const collect = (stream) => new Promise((resolve, reject) => {
   assert.strictEqual((await c.wait()).StatusCode, 137);
   await c.remove();
   await assert.rejects(c.inspect(), (err) => err.statusCode === 404 && /No such container/.test(err.json.message));
+
+  // Networks.
+  const net = await docker.createNetwork({ Name: 'sea', CheckDuplicate: true, Labels: { kind: 'test' }, IPAM: { Config: [{ Subnet: '10.240.0.0/24' }] } });
+  await assert.rejects(docker.createNetwork({ Name: 'sea' }), (err) => err.statusCode === 409 && /already exists/.test(err.json.message));
+  const boat = await docker.createContainer({ Image: 'busybox', Cmd: ['sleep', '1000'], name: 'boat' });
+  await boat.start();
+  await net.connect({ Container: 'boat', EndpointConfig: { Aliases: ['ship'], IPAMConfig: { IPv4Address: '10.240.0.9' } } });
+  const on = Object.values((await net.inspect()).Containers);
+  assert.deepStrictEqual(on.map((x) => [x.Name, x.IPv4Address]), [['boat', '10.240.0.9/24']]);
+  assert.deepStrictEqual(Object.keys((await boat.inspect()).NetworkSettings.Networks).sort(), ['bridge', 'sea']);
+  await assert.rejects(net.remove(), (err) => err.statusCode === 403 && /has active endpoints/.test(err.json.message));
+  await net.disconnect({ Container: 'boat' });
+  assert.deepStrictEqual((await net.inspect()).Containers, {});
+  assert.strictEqual((await docker.listNetworks({ filters: { label: ['kind=test'] } })).length, 1);
+  await net.remove();
+  await assert.rejects(net.inspect(), (err) => err.statusCode === 404);
+  await boat.remove({ force: true });
   console.log('dockerode ok');
 })().catch((err) => { console.error(err); process.exit(1); });

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/engine/containers"
 	"github.com/orlop/orlop/internal/linux/mount"
+	program "github.com/orlop/orlop/internal/linux/process"
+	"github.com/orlop/orlop/internal/linux/safepath"
 )
 
 // views is containers.Views: a root file system is mounted without being
@@ -21,7 +23,7 @@ type views struct{}
 
 func (views) View(_ context.Context, rootfs container.Rootfs, how containers.ViewMode, fn func(dir string) error) error {
 	if !rootfs.IDMap.Empty() {
-		return errdefs.ErrNotImplemented.WithMessage("a root file system with translated ids cannot be viewed in this version of the engine")
+		return translatedView(rootfs, fn)
 	}
 	lower, upper, work := rootfs.Lower, rootfs.Upper, rootfs.Work
 	if how != containers.ViewWritable && upper != "" {
@@ -43,4 +45,46 @@ func (views) View(_ context.Context, rootfs container.Rootfs, how containers.Vie
 	// walking sees the symbolic link that a descriptor is.
 	err = fn(fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), m))
 	return errors.Join(err, m.Close())
+}
+
+// translatedView shows layers with the owners that their files have outside of
+// the user namespace of a container.
+func translatedView(rootfs container.Rootfs, fn func(dir string) error) error {
+	user, err := program.NewUserNamespace(idMap(rootfs.IDMap.UIDs), idMap(rootfs.IDMap.GIDs))
+	if err != nil {
+		return err
+	}
+	defer user.Close()
+	type result struct {
+		fd  safepath.FD
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		// Never unlocked: the thread, with its mount namespace, ends with us.
+		runtime.LockOSThread()
+		fd, err := translatedLayers(rootfs, user.Fd())
+		done <- result{fd, err}
+	}()
+	r := <-done
+	if r.err != nil {
+		return fmt.Errorf("mount a view of the layers: %w", r.err)
+	}
+	err = fn(fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), r.fd))
+	return errors.Join(err, r.fd.Close())
+}
+
+// translatedLayers runs on a thread of its own.
+func translatedLayers(rootfs container.Rootfs, userns uintptr) (safepath.FD, error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return safepath.None, fmt.Errorf("private mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return safepath.None, fmt.Errorf("private mount namespace: %w", err)
+	}
+	uid, gid := rootfs.IDMap.RootPair()
+	return mount.Translated{
+		Lower: rootfs.Lower, Upper: rootfs.Upper, Work: rootfs.Work, Options: []string{"index=off"},
+		UserNS: userns, UID: uid, GID: gid,
+	}.Overlay()
 }

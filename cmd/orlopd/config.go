@@ -7,6 +7,7 @@ import (
 	containertypes "github.com/moby/moby/api/types/container"
 	systemtypes "github.com/moby/moby/api/types/system"
 
+	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/netdriver/firewall"
 )
@@ -53,6 +54,10 @@ type Config struct {
 	NoNewPrivileges bool
 	InitPath        string
 	SeccompProfile  string
+	// UsernsRemap is user[:group], by name or number, or "default"; IDMap is
+	// what it leads to, see remap.
+	UsernsRemap string
+	IDMap       container.IDMap
 
 	// Networks.
 	Bridge            string

@@ -119,8 +119,6 @@ func TestConfigurationsThatCannotBe(t *testing.T) {
 		{"mirror", "", []string{"--registry-mirror", "ftp://x"}, "invalid mirror"},
 		{"pool", "", []string{"--default-address-pool", "base=10.0.0.0/24,size=8"}, "size 8 does not fit into 10.0.0.0/24"},
 		{"storage driver", "", []string{"-s", "zfs"}, `storage driver "zfs" is not available`},
-		{"user namespaces", "", []string{"--userns-remap", "default"}, "user namespaces for all containers are not available"},
-		{"user namespaces in the file", `{"userns-remap": "default"}`, nil, "user namespaces for all containers are not available"},
 		{"engine id", "", []string{"--engine-id", "XYZ"}, "8 hex digits are needed"},
 		{"API version", "", []string{"--min-api-version", "1.10"}, "minimum supported API version is 1.24: 1.10"},
 		{"downloads", `{"max-concurrent-downloads": -1}`, nil, "invalid max concurrent downloads: -1"},

@@ -112,6 +112,9 @@ func (d *process) run(ctx context.Context) (err error) {
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1)
 	defer signal.Stop(signals)
 
+	if err := c.remap(ctx, d.log); err != nil {
+		return fmt.Errorf("failed to start daemon: %w", err)
+	}
 	unlock, err := lockRoots(c.DataRoot, c.ExecRoot)
 	if err != nil {
 		return fmt.Errorf("failed to start daemon: %w", err)

@@ -61,6 +61,7 @@ func options(c *Config) []option {
 		{flag: "default-runtime", key: "default-runtime", help: "Default OCI runtime for containers", setting: str(&c.DefaultRuntime)},
 		{flag: "default-ulimit", key: "default-ulimits", help: "Default ulimits for containers", setting: ulimitSetting{&c.Ulimits}},
 		{flag: "default-stop-timeout", key: "default-stop-timeout", help: "Set the default container stop timeout in seconds (0 to terminate immediately)", setting: num(&c.StopTimeout)},
+		{flag: "userns-remap", key: "userns-remap", help: "User/Group setting for user namespaces", setting: str(&c.UsernsRemap)},
 		{flag: "default-shm-size", key: "default-shm-size", help: "Default shm size for containers", setting: bytesSetting{&c.ShmSize}},
 		{flag: "default-ipc-mode", key: "default-ipc-mode", help: `Default mode for containers ipc ("shareable" | "private")`, setting: str(&c.IpcMode)},
 		{flag: "default-cgroupns-mode", key: "default-cgroupns-mode", help: `Default mode for containers cgroup namespace ("host" | "private")`, setting: str(&c.CgroupnsMode)},
@@ -108,7 +109,6 @@ func options(c *Config) []option {
 
 		// What Docker has and this engine does not: refused with the reason,
 		// unless the value asks for what is the case anyway.
-		absent("userns-remap", "userns-remap", "User/Group setting for user namespaces", "", "user namespaces for all containers are not available in this version of the engine"),
 		absent("authorization-plugin", "authorization-plugins", "Authorization plugins to load", "", "plugins are not available in this version of the engine"),
 		absent("metrics-addr", "metrics-addr", "Set default address and port to serve the metrics api on", "", "metrics are not available in this version of the engine"),
 		absent("selinux-enabled", "selinux-enabled", "Enable selinux support", "false", "SELinux labels are not available in this version of the engine"),

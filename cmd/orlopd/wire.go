@@ -99,6 +99,9 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	if err != nil {
 		return nil, err
 	}
+	if err := c.canRemap(); err != nil {
+		return nil, err
+	}
 	driver, err := c.cgroupDriver()
 	if err != nil {
 		return nil, err
@@ -282,7 +285,7 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 		return nil, err
 	}
 	e.closers = append(e.closers, parents.Close)
-	sandboxes, err := sandbox.New()
+	sandboxes, err := sandbox.New(idMap(c.IDMap.UIDs), idMap(c.IDMap.GIDs))
 	if err != nil {
 		return nil, err
 	}
@@ -409,7 +412,7 @@ func (c *Config) containerDefaults() (container.Defaults, error) {
 		Runtime:         c.DefaultRuntime,
 		Log:             containertypes.LogConfig{Type: c.LogDriver, Config: c.LogOpts},
 		NoNewPrivileges: c.NoNewPrivileges, Init: c.Init,
-		CgroupParent: c.CgroupParent, RootDir: c.DataRoot,
+		CgroupParent: c.CgroupParent, RootDir: c.DataRoot, IDMap: c.IDMap,
 	}
 	if err := container.ValidateLogConfig(containertypes.LogConfig{Type: c.LogDriver}); err != nil {
 		return d, fmt.Errorf("error finding the logging driver: %w", err)

@@ -55,7 +55,7 @@ func (e *engine) wireSystem(c *Config, id Identity, machine *host, imageService 
 // settings are the options that /info shows.
 func (c *Config) settings(machine *host) system.Settings {
 	s := system.Settings{
-		Labels: c.Labels, Debug: c.Debug, Experimental: c.Experimental, LiveRestore: c.LiveRestore,
+		Labels: c.Labels, UserNS: !c.IDMap.Empty(), Debug: c.Debug, Experimental: c.Experimental, LiveRestore: c.LiveRestore,
 		LogDriver: c.LogDriver, DefaultRuntime: c.DefaultRuntime, InitBinary: c.initBinary(),
 		Runtimes:       map[string]systemtypes.Runtime{"orlop": {Path: "orlop-runtime"}, "runc": {Path: "orlop-runtime"}},
 		SeccompProfile: c.SeccompProfile, NoNewPrivileges: c.NoNewPrivileges,

@@ -2,6 +2,8 @@ package container
 
 import (
 	"encoding/json"
+	"fmt"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"reflect"
 	"slices"
 	"strings"
@@ -403,6 +405,35 @@ func TestLogOptions(t *testing.T) {
 	} {
 		if _, err := conf(c.typ, c.opts); !errdefs.IsInvalidArgument(err) || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestContainersInUserNamespaces(t *testing.T) {
+	d := Defaults{IDMap: IDMap{
+		UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}},
+		GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 65536}},
+	}}
+	if uid, gid := d.IDMap.RootPair(); uid != 100000 || gid != 200000 {
+		t.Errorf("root is %d:%d", uid, gid)
+	}
+	for _, c := range []struct {
+		host containertypes.HostConfig
+		want string
+	}{
+		{containertypes.HostConfig{}, ""},
+		{containertypes.HostConfig{Privileged: true}, "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode"},
+		{containertypes.HostConfig{NetworkMode: "host"}, "cannot share the host's network namespace when user namespaces are enabled"},
+		{containertypes.HostConfig{PidMode: "host"}, "cannot share the host PID namespace when user namespaces are enabled"},
+		{containertypes.HostConfig{Privileged: true, NetworkMode: "host", PidMode: "host", UsernsMode: "host"}, ""},
+	} {
+		host := c.host
+		_, err := ValidateHostConfig(&host, HostFacts{}, d)
+		if got := fmt.Sprint(err); err == nil && c.want != "" || err != nil && (got != c.want || !errdefs.IsInvalidArgument(err)) {
+			t.Errorf("%+v: %v, want %q", c.host, err, c.want)
+		}
+		if _, err := ValidateHostConfig(&host, HostFacts{}, Defaults{}); err != nil {
+			t.Errorf("without user namespaces: %v", err)
 		}
 	}
 }

@@ -35,6 +35,9 @@ type Defaults struct {
 	CgroupParent string
 	// Seccomp is "" (Docker's profile), "unconfined" or a profile as JSON.
 	Seccomp string
+	// IDMap of containers in user namespaces (--userns-remap); empty when there
+	// are none.
+	IDMap IDMap
 	// RootDir of the daemon, which may not be mounted privately.
 	RootDir string
 }
@@ -119,6 +122,16 @@ func validateHostConfig(h *containertypes.HostConfig, facts HostFacts, d Default
 	if h.NetworkMode.IsHost() && len(h.PortBindings) > 0 {
 		warnings = append(warnings, "Published ports are discarded when using host network mode")
 	}
+	if Remapped(h, d) {
+		switch {
+		case h.Privileged:
+			return warnings, errors.New("privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode")
+		case h.NetworkMode.IsHost():
+			return warnings, errors.New("cannot share the host's network namespace when user namespaces are enabled")
+		case h.PidMode.IsHost():
+			return warnings, errors.New("cannot share the host PID namespace when user namespaces are enabled")
+		}
+	}
 	if h.CgroupParent != "" && facts.CgroupSystemd && (len(h.CgroupParent) <= 6 || !strings.HasSuffix(h.CgroupParent, ".slice")) {
 		return warnings, errors.New(`cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`)
 	}
@@ -171,6 +184,11 @@ func validateHostConfig(h *containertypes.HostConfig, facts HostFacts, d Default
 		return warnings, errors.New("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
 	}
 	return warnings, nil
+}
+
+// Remapped reports whether a container is in a user namespace.
+func Remapped(h *containertypes.HostConfig, d Defaults) bool {
+	return !d.IDMap.Empty() && h.UsernsMode.IsPrivate()
 }
 
 // rlimits are the names of ulimits, as getrlimit(2) has them.

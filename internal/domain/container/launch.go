@@ -24,6 +24,21 @@ type IDMap struct {
 // Empty reports whether ids are not translated.
 func (m IDMap) Empty() bool { return len(m.UIDs) == 0 && len(m.GIDs) == 0 }
 
+// RootPair is the host's owner of what root of the container owns.
+func (m IDMap) RootPair() (uid, gid int) {
+	return hostID(m.UIDs), hostID(m.GIDs)
+}
+
+// hostID translates id 0.
+func hostID(list []specs.LinuxIDMapping) int {
+	for _, r := range list {
+		if r.ContainerID == 0 && r.Size > 0 {
+			return int(r.HostID)
+		}
+	}
+	return 0
+}
+
 // Rootfs says how a container's root file system is put together. It is
 // mounted by the container's init inside its own mount namespace, so the host
 // never sees the mount and nothing has to be unmounted.
@@ -36,7 +51,8 @@ type Rootfs struct {
 	// Volatile skips syncs of the upper file system (overlay mount option
 	// "volatile"): for containers that are removed when they exit.
 	Volatile bool `json:"volatile,omitempty"`
-	// IDMap is applied to the lower layers by an idmapped mount.
+	// IDMap is applied to all layers by idmapped mounts: the ids on disk are
+	// those inside the container. Upper and Work are then in one folder.
 	IDMap IDMap `json:"idMap"`
 }
 

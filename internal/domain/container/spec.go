@@ -30,7 +30,9 @@ type SpecInput struct {
 	HostsPath, HostnamePath, ResolvConfPath string
 	// NetNSPath, PIDNSPath and IPCNSPath join a namespace of another
 	// container, e.g. /proc/7/ns/net.
-	NetNSPath, PIDNSPath, IPCNSPath string
+	// Who joins one of a container in a user namespace has to join that, too:
+	// UserNSPath.
+	NetNSPath, PIDNSPath, IPCNSPath, UserNSPath string
 	// ShmPath is bound at /dev/shm for an IPC namespace that is shared; ""
 	// gives a tmpfs of its own.
 	ShmPath string
@@ -288,6 +290,10 @@ func setNamespaces(s *specs.Spec, in SpecInput) {
 	add := func(t specs.LinuxNamespaceType, path string) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: path})
 	}
+	if Remapped(in.Host, in.Defaults) {
+		add(specs.UserNamespace, in.UserNSPath)
+		s.Linux.UIDMappings, s.Linux.GIDMappings = slices.Clone(in.Defaults.IDMap.UIDs), slices.Clone(in.Defaults.IDMap.GIDs)
+	}
 	add(specs.MountNamespace, "")
 	if !in.Host.NetworkMode.IsHost() || in.Config.NetworkDisabled {
 		add(specs.NetworkNamespace, in.NetNSPath)
@@ -308,7 +314,7 @@ func setNamespaces(s *specs.Spec, in SpecInput) {
 
 func setSysctls(s *specs.Spec, in SpecInput) {
 	if in.Host.NetworkMode.IsPrivate() {
-		if in.Facts.PingGroupRange {
+		if in.Facts.PingGroupRange && !Remapped(in.Host, in.Defaults) {
 			s.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 2147483647"
 		}
 		if in.Facts.UnprivilegedPortStart {
@@ -470,6 +476,13 @@ func setMounts(s *specs.Spec, in SpecInput, security Security) error {
 		}
 	}
 	writableCgroups := in.Host.Privileged
+	if Remapped(in.Host, in.Defaults) {
+		if security.WritableCgroups != nil {
+			return errors.New("option WritableCgroups conflicts with user namespaces and rootless mode")
+		}
+		// As in Docker; the groups are the host's root's, so nobody can write.
+		writableCgroups = true
+	}
 	if security.WritableCgroups != nil {
 		writableCgroups = *security.WritableCgroups
 	}

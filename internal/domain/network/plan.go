@@ -86,6 +86,10 @@ type Default struct {
 // SandboxPlan is the wanted state of a new network namespace.
 type SandboxPlan struct {
 	Interfaces []Interface
+	// Remapped gives the namespace to a user namespace: the one at UserNSPath,
+	// or a new one with the id maps of the engine.
+	Remapped   bool
+	UserNSPath string
 }
 
 // Handle is an open network namespace.

@@ -147,6 +147,7 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		return made, fmt.Errorf("find layers: %w", err)
 	}
 	rootfs.Volatile = host.AutoRemove
+	owner := s.ownerFor(host)
 	if in.User, err = s.userOf(ctx, rootfs, config.User, host.GroupAdd); err != nil {
 		return made, withText(errdefs.ErrInternal, "%v", err)
 	}
@@ -154,7 +155,7 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		return made, err
 	}
 	for i, m := range snap.saved.Mounts {
-		if err := prepareMount(m); err != nil {
+		if err := prepareMount(m, owner); err != nil {
 			return made, err
 		}
 		if m.Type == mount.TypeVolume && m.Subpath != "" && !defense.Dropped(defense.VolumesInside) {
@@ -174,12 +175,16 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		if in.ShmPath, err = s.cfg.RunDir.Shm(o.id, host.ShmSize); err != nil {
 			return made, fmt.Errorf("make shared memory: %w", err)
 		}
+		if err := owner.take(in.ShmPath); err != nil {
+			return made, fmt.Errorf("make shared memory: %w", err)
+		}
 	}
 
 	request, linkEnv, err := s.sandboxRequest(snap)
 	if err != nil {
 		return made, err
 	}
+	request.UserNSPath = in.UserNSPath
 	in.LinkEnv = linkEnv
 	sandbox, err := s.cfg.Networks.Open(ctx, request)
 	if err != nil {
@@ -191,6 +196,9 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	}
 	made.attachment = sandbox.Attachment
 	in.NetNSPath = sandbox.Path
+	if in.NetNSPath != "" {
+		in.UserNSPath = strings.TrimSuffix(in.NetNSPath, "net") + "user"
+	}
 	for _, f := range []struct {
 		name    string
 		content []byte
@@ -211,6 +219,9 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		if err := os.WriteFile(*f.path, f.content, 0o644); err != nil {
 			return made, fmt.Errorf("write %s: %w", f.name, err)
 		}
+		if err := owner.take(*f.path); err != nil {
+			return made, fmt.Errorf("write %s: %w", f.name, err)
+		}
 	}
 
 	spec, err := container.BuildSpec(in)
@@ -226,6 +237,11 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 		if err := os.MkdirAll(filepath.Dir(log.Path), 0o710); err != nil {
 			return made, fmt.Errorf("make log folder: %w", err)
 		}
+	}
+	if owner != nil {
+		// For the container only: on disk its files have the ids that it sees,
+		// so whatever else looks at them needs no map.
+		rootfs.IDMap = s.cfg.Defaults.IDMap
 	}
 	runtime := s.cfg.Runtimes[host.Runtime]
 	// Whatever runs is ended before its network goes.
@@ -390,18 +406,18 @@ func boundMounts(mounts []container.Mount) []container.Mount {
 }
 
 // prepareMount makes the missing source of a -v, as Docker does.
-func prepareMount(m container.Mount) error {
+func prepareMount(m container.Mount, owner *owner) error {
 	switch m.Type {
 	case mount.TypeBind:
 		if m.CreateSource {
-			if err := os.MkdirAll(m.Source, 0o755); err != nil && !errors.Is(err, os.ErrExist) && !isFile(m.Source) {
+			if err := owner.mkdirAll(m.Source); err != nil && !errors.Is(err, os.ErrExist) && !isFile(m.Source) {
 				return fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
 			}
 			return nil
 		}
 	case mount.TypeVolume:
 		if m.Subpath == "" {
-			return os.MkdirAll(m.Source, 0o755)
+			return owner.mkdirAll(m.Source)
 		}
 		f, err := openInside(m.Source, m.Subpath)
 		if err != nil {
@@ -444,6 +460,7 @@ func (s *Service) joinNamespaces(snap *snapshot, in *container.SpecInput) error 
 			return fmt.Errorf("failed to join PID namespace: %w", err)
 		}
 		in.PIDNSPath = fmt.Sprintf("/proc/%d/ns/pid", donor.pid)
+		in.UserNSPath = fmt.Sprintf("/proc/%d/ns/user", donor.pid)
 	}
 	ipc := snap.saved.HostConfig.IpcMode
 	switch {
@@ -453,6 +470,7 @@ func (s *Service) joinNamespaces(snap *snapshot, in *container.SpecInput) error 
 			return fmt.Errorf("failed to join IPC namespace: %w", err)
 		}
 		in.IPCNSPath = fmt.Sprintf("/proc/%d/ns/ipc", donor.pid)
+		in.UserNSPath = fmt.Sprintf("/proc/%d/ns/user", donor.pid)
 		switch of := donor.saved.HostConfig.IpcMode; {
 		case of.IsHost():
 			in.ShmPath = "/dev/shm"

@@ -35,6 +35,9 @@ func (s *Service) makeVolumes(ctx context.Context, o *object) (made []string, er
 		}
 		if v.Created {
 			made = append(made, v.Name)
+			if err := s.ownerFor(o.saved.HostConfig).take(v.Path); err != nil {
+				return made, fmt.Errorf("create volume for %s: %w", m.Destination, err)
+			}
 			s.tellVolume(v.Name, events.ActionCreate, map[string]string{"driver": container.LocalDriver})
 		}
 		m.Name = v.Name
@@ -63,7 +66,12 @@ func (s *Service) fillVolumes(ctx context.Context, o *object, made []string) err
 	if len(rootfs.Lower) == 0 {
 		return nil
 	}
-	return s.cfg.Views.View(ctx, container.Rootfs{Lower: rootfs.Lower, IDMap: rootfs.IDMap}, ViewLinks, func(dir string) error {
+	view := container.Rootfs{Lower: rootfs.Lower}
+	if container.Remapped(o.saved.HostConfig, s.cfg.Defaults) {
+		// Unlike layers, volumes are shown with the ids that they have on disk.
+		view.IDMap = s.cfg.Defaults.IDMap
+	}
+	return s.cfg.Views.View(ctx, view, ViewLinks, func(dir string) error {
 		for _, m := range empty {
 			source, err := securejoin.SecureJoin(dir, m.Destination)
 			if err != nil {

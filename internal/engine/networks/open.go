@@ -316,7 +316,7 @@ func (s *Service) openNone(ctx context.Context, req SandboxRequest, sb *sandbox)
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.cfg.Sandboxes.Open(ctx, network.SandboxPlan{})
+	h, err := s.cfg.Sandboxes.Open(ctx, network.SandboxPlan{Remapped: req.Remapped, UserNSPath: req.UserNSPath})
 	if err != nil {
 		return nil, err
 	}
@@ -398,6 +398,7 @@ func (s *Service) openBridged(ctx context.Context, req SandboxRequest, sb *sandb
 			itf.Gateway6, itf.OnLink6 = ep.Gateway6, ep.OnLink6
 		}
 	}
+	plan.Remapped, plan.UserNSPath = req.Remapped, req.UserNSPath
 	h, err := s.cfg.Sandboxes.Open(ctx, plan)
 	if err != nil {
 		return nil, err

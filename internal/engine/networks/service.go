@@ -44,6 +44,10 @@ type SandboxRequest struct {
 	DNSSearch  []string
 	DNSOptions []string
 	ExtraHosts []string
+	// Remapped containers are in a user namespace, which owns their network: a
+	// new one, or that of another container at UserNSPath.
+	Remapped   bool
+	UserNSPath string
 	// Join finds the process whose network is shared ("container:<id>").
 	Join func(id string) (pid int, ok bool)
 }

@@ -141,6 +141,9 @@ func (s *Service) securityOptions(set Settings) []string {
 	if facts.SELinux {
 		options = append(options, "name=selinux")
 	}
+	if set.UserNS {
+		options = append(options, "name=userns")
+	}
 	if facts.CgroupNamespaces && set.CgroupnsPrivate {
 		options = append(options, "name=cgroupns")
 	}

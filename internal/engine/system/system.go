@@ -67,7 +67,9 @@ type Build struct {
 // Settings are the daemon's own configuration, as far as /info shows it. They
 // can be replaced while it runs.
 type Settings struct {
-	Labels         []string
+	Labels []string
+	// UserNS: containers are in user namespaces unless they say otherwise.
+	UserNS         bool
 	Debug          bool
 	Experimental   bool
 	LiveRestore    bool

@@ -57,6 +57,9 @@ func OfPid(pid int) (*NS, error) { return open("/proc/" + strconv.Itoa(pid) + "/
 // Current opens the namespace of the calling thread.
 func Current() (*NS, error) { return open(threadNS) }
 
+// Of takes over an open file of a namespace.
+func Of(f *os.File) *NS { return &NS{f: f} }
+
 // FromFd takes over a descriptor of a namespace.
 func FromFd(fd uintptr) *NS { return &NS{f: os.NewFile(fd, "netns")} }
 

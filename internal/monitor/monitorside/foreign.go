@@ -19,6 +19,7 @@ import (
 
 	"github.com/orlop/orlop/internal/linux/mount"
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	linuxprocess "github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/safepath"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
 	"github.com/orlop/orlop/internal/runtime/rootfs"
@@ -34,6 +35,7 @@ type foreign struct {
 	id, dir string
 	runtime []string
 	reaper  *reaper
+	owner   *os.File // user namespace that the bundle names, until it is started
 
 	mu   sync.Mutex
 	next int // number of exec files
@@ -68,6 +70,11 @@ func startForeign(ctx context.Context, l *launch, s stdio) (_ runner, err error)
 	if err := f.writeBundle(l); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if f.owner != nil {
+			f.owner.Close()
+		}
+	}()
 	args := []string{"create", "--bundle", l.RunDir}
 	f.foreignProcess, err = f.launch(args, l.Spec.Process.Terminal, s, l)
 	if err != nil {
@@ -93,7 +100,7 @@ func (f *foreign) writeBundle(l *launch) error {
 	if l.Rootfs != nil {
 		readonly := spec.Root != nil && spec.Root.Readonly
 		spec.Root = &specs.Root{Path: "rootfs", Readonly: readonly}
-		if err := os.MkdirAll(filepath.Join(f.dir, "rootfs"), 0o700); err != nil {
+		if err := f.makeRoot(len(l.Rootfs.UIDs) > 0); err != nil {
 			return fmt.Errorf("make bundle: %w", err)
 		}
 	}
@@ -104,6 +111,17 @@ func (f *foreign) writeBundle(l *launch) error {
 			if n.Type == specs.NetworkNamespace && n.Path == "" {
 				linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.netNS.Fd())
 			}
+			if n.Type == specs.UserNamespace && n.Path == "" {
+				// The one that the network was made for.
+				owner, own, err := linuxprocess.Owner(l.netNS.Fd())
+				if err != nil {
+					return fmt.Errorf("make bundle: %w", err)
+				}
+				f.owner = owner
+				if !own {
+					linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), owner.Fd())
+				}
+			}
 		}
 		spec.Linux = &linux
 	}
@@ -113,6 +131,24 @@ func (f *foreign) writeBundle(l *launch) error {
 	}
 	if err := os.WriteFile(filepath.Join(f.dir, "config.json"), data, 0o600); err != nil {
 		return fmt.Errorf("make bundle: %w", err)
+	}
+	return nil
+}
+
+// makeRoot makes the folder that layers are mounted on. Root of a user namespace
+// has to get to it; what else is beside it is not readable for others.
+func (f *foreign) makeRoot(remapped bool) error {
+	root := filepath.Join(f.dir, "rootfs")
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	if !remapped {
+		return nil
+	}
+	for _, dir := range []string{root, f.dir, filepath.Dir(f.dir)} {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return err
+		}
 	}
 	return nil
 }

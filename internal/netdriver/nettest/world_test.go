@@ -140,7 +140,7 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 	var err error
 	e.driver, err = bridge.New()
 	must(t, err)
-	e.boxes, err = sandbox.New()
+	e.boxes, err = sandbox.New(nil, nil)
 	must(t, err)
 	parents, err := uplink.New()
 	must(t, err)

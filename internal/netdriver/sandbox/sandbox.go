@@ -25,6 +25,7 @@ import (
 
 	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/linux/netns"
+	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/rtnl"
 	"github.com/orlop/orlop/internal/netdriver/bridge"
 )
@@ -39,12 +40,16 @@ type Maker struct {
 	cleaner *rtnl.Conn
 	arp     *announcer
 	spares  *pool
+	// uids and gids are the maps of new user namespaces.
+	uids, gids []process.IDMap
 }
 
 // New connects in the network namespace of the calling thread; the host's ends
 // of veths are made there.
-func New() (*Maker, error) {
-	m := &Maker{pool: make(chan *rtnl.Conn, conns), spares: newPool(time.Now)}
+//
+// uids and gids are the maps of user namespaces, for plans that want one.
+func New(uids, gids []process.IDMap) (*Maker, error) {
+	m := &Maker{pool: make(chan *rtnl.Conn, conns), spares: newPool(time.Now), uids: uids, gids: gids}
 	for range conns {
 		c, err := rtnl.Open()
 		if err != nil {
@@ -123,14 +128,42 @@ func (m *Maker) Open(ctx context.Context, plan network.SandboxPlan) (network.Han
 	// Read out here: /proc/sys/net shows the settings of the namespace that the
 	// reading thread is in.
 	filtered := bridge.Filtered()
+	furnish := func(ns *netns.NS) error {
+		return m.with(ctx, func(host *rtnl.Conn) error { return m.furnish(host, ns, plan, filtered) })
+	}
+	if plan.Remapped { // spare ones belong to the host's user namespace
+		return m.openRemapped(plan.UserNSPath, furnish)
+	}
 	if ns := m.fromSpare(ctx, plan, filtered); ns != nil {
 		return ns, nil
 	}
-	ns, err := netns.New(func(ns *netns.NS) error {
-		return m.with(ctx, func(host *rtnl.Conn) error { return m.furnish(host, ns, plan, filtered) })
-	})
+	ns, err := netns.New(furnish)
 	if err != nil {
 		return nil, fmt.Errorf("make sandbox: %w", err)
+	}
+	return ns, nil
+}
+
+// openRemapped makes a namespace whose owner is the user namespace at path, or
+// a new one.
+func (m *Maker) openRemapped(path string, furnish func(*netns.NS) error) (network.Handle, error) {
+	var f *os.File
+	var err error
+	if path == "" {
+		f, err = process.NewNetworkNamespace(m.uids, m.gids)
+	} else {
+		var user *os.File
+		if user, err = os.Open(path); err == nil {
+			f, err = process.NewNetworkNamespaceIn(user)
+			_ = user.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make sandbox: %w", err)
+	}
+	ns := netns.Of(f)
+	if err := ns.Do(func() error { return furnish(ns) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("make sandbox: %w", err), ns.Close())
 	}
 	return ns, nil
 }

@@ -324,6 +324,18 @@ func (k *creation) namespaces(cmd *process.Command) error {
 			cmd.Join = append(cmd.Join, process.Join{NS: f, Type: flag})
 		case ns.Type == specs.NetworkNamespace && k.NetNS != nil:
 			cmd.Join = append(cmd.Join, process.Join{NS: k.NetNS, Type: flag})
+		case ns.Type == specs.UserNamespace && k.NetNS != nil:
+			// A network that was made for a user namespace brings that with it.
+			owner, own, err := process.Owner(k.NetNS.Fd())
+			if err != nil {
+				return err
+			}
+			k.closeLater(owner)
+			if own {
+				cmd.New |= flag
+				break
+			}
+			cmd.Join = append([]process.Join{{NS: owner, Type: flag}}, cmd.Join...)
 		case ns.Type == specs.CgroupNamespace && !k.v2:
 			k.config.CgroupNS = true // made by init, once it is in its groups
 		default:

@@ -100,29 +100,5 @@ func (k *creation) mountLayers() (safepath.FD, error) {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return safepath.None, fmt.Errorf("mount rootfs: %w", err)
 	}
-	if len(k.Rootfs.UIDs) > 0 {
-		for _, dir := range k.Rootfs.Lower {
-			if err := coverTranslated(dir, idMap(k.Rootfs.UIDs), idMap(k.Rootfs.GIDs)); err != nil {
-				return safepath.None, fmt.Errorf("mount layer %s: %w", dir, err)
-			}
-		}
-	}
 	return rootfs.MountRoot(k.Rootfs, "")
-}
-
-func coverTranslated(dir string, uids, gids []process.IDMap) error {
-	m, err := mount.Clone(unix.AT_FDCWD, dir, false)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	if err := translate(m, false, uids, gids); err != nil {
-		return err
-	}
-	at, err := safepath.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer at.Close()
-	return mount.Attach(m, at)
 }

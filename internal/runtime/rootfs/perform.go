@@ -676,7 +676,8 @@ func (b *Builder) Close() {
 }
 
 // MountRoot makes the detached mount of a container's root: its layers, or the
-// folder dir with everything mounted below it.
+// folder dir with everything mounted below it. Layers with translated owners
+// need a thread with a mount namespace of its own (mount.Translated).
 func MountRoot(o *Overlay, dir string) (safepath.FD, error) {
 	if o != nil {
 		return o.mount()
@@ -696,7 +697,13 @@ func (o *Overlay) mount() (safepath.FD, error) {
 			options = append(options, "volatile")
 		}
 	}
-	m, err := mount.Overlay(o.Lower, o.Upper, o.Work, options)
+	var m safepath.FD
+	var err error
+	if len(o.UIDs) > 0 {
+		m, err = o.translated(options)
+	} else {
+		m, err = mount.Overlay(o.Lower, o.Upper, o.Work, options)
+	}
 	if err != nil {
 		return safepath.None, fmt.Errorf("mount rootfs: %w", err)
 	}

@@ -48,6 +48,9 @@ const (
 	controlFD = 3
 	// gcPercent keeps the heap of a process that hardly allocates small.
 	gcPercent = 25
+	// startHeap, in bytes, is what a start may allocate before anything is
+	// collected: with gcPercent a start would collect two or three times.
+	startHeap = 32 << 20
 	// oomScore: the kernel should rather take the container than its monitor.
 	// Containers get their own value from their configuration.
 	oomScore = "-998"
@@ -61,7 +64,12 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, "orlop-runtime monitor: takes no arguments; it is started by orlopd")
 		return 2
 	}
-	debug.SetGCPercent(gcPercent)
+	if settled {
+		debug.SetGCPercent(gcPercent)
+	} else {
+		debug.SetMemoryLimit(startHeap)
+		debug.SetGCPercent(-1)
+	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return 1

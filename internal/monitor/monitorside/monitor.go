@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,6 +127,8 @@ func (m *monitor) run(control *protocol.Conn) error {
 	// The rest is not worth delaying a container that ends at once.
 	m.trim.start(startTrim, func() time.Duration {
 		m.settling.Do(func() {
+			debug.SetMemoryLimit(math.MaxInt64)
+			debug.SetGCPercent(gcPercent)
 			protect()
 			m.watchOOM(ctx)
 		})

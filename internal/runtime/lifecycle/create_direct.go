@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/safepath"
@@ -39,6 +40,9 @@ const v1Groups = "/sys/fs/cgroup"
 // the application was not executed and the child is gone: a stage is to be
 // tried then, which can do everything and says best what was wrong.
 func (k *creation) direct(ctx context.Context) (err error) {
+	if len(defense.Environment()) > 0 {
+		return initproc.ErrStage // which has the defenses to take away
+	}
 	k.config.Gate, k.config.Root = -1, -1
 	k.describe()
 	if !k.StartNow || k.Spec.Process == nil || !k.config.CanBuild() || notifies(k.Spec.Linux.Seccomp) ||

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/safepath"
@@ -21,6 +22,9 @@ import (
 // fails with, nothing has been executed then and nothing is left, and the stage
 // is to be started, which can do everything and says best what was wrong.
 func (x *execution) direct(ctx context.Context) error {
+	if len(defense.Environment()) > 0 {
+		return initproc.ErrStage // which has the defenses to take away
+	}
 	c := x.c
 	config, err := x.config()
 	if err != nil {

@@ -54,6 +54,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 		} else if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+		x.release() // what the attempt had opened is nothing for a stage
 	}
 	for _, step := range []func(context.Context) error{x.start, x.configure, x.talk, x.finish} {
 		if err := step(ctx); err != nil {
@@ -87,6 +88,7 @@ func (x *execution) release() {
 	for _, f := range x.closes {
 		f()
 	}
+	x.closes = nil
 }
 
 func (x *execution) kill() {

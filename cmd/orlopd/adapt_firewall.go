@@ -11,12 +11,13 @@ import (
 // addresses, by netd.
 type openFirewall struct{}
 
-func (openFirewall) Apply(context.Context, network.Ruleset) (string, error) { return "", nil }
-func (openFirewall) DropsForeign(context.Context) (bool, error)             { return false, nil }
-func (openFirewall) Publish(context.Context, []network.Binding) error       { return nil }
-func (openFirewall) Unpublish(context.Context, []network.Binding) error     { return nil }
-func (openFirewall) SetBridge(context.Context, network.BridgeRules) error   { return nil }
-func (openFirewall) DropBridge(context.Context, network.BridgeRules) error  { return nil }
-func (openFirewall) Remove(context.Context) error                           { return nil }
-func (openFirewall) Run(context.Context) error                              { return nil }
-func (openFirewall) Warnings() []string                                     { return nil }
+func (openFirewall) Apply(context.Context, network.Ruleset) (string, error)               { return "", nil }
+func (openFirewall) DropsForeign(context.Context) (bool, error)                           { return false, nil }
+func (openFirewall) Publish(context.Context, []network.Binding) error                     { return nil }
+func (openFirewall) Unpublish(context.Context, []network.Binding) error                   { return nil }
+func (openFirewall) SetBridge(context.Context, network.BridgeRules) error                 { return nil }
+func (openFirewall) DropBridge(context.Context, network.BridgeRules) error                { return nil }
+func (openFirewall) Redirect(context.Context, []network.Binding, []network.Binding) error { return nil }
+func (openFirewall) Remove(context.Context) error                                         { return nil }
+func (openFirewall) Run(context.Context) error                                            { return nil }
+func (openFirewall) Warnings() []string                                                   { return nil }

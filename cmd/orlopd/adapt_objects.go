@@ -74,6 +74,10 @@ func (n containerNetworks) Disconnect(ctx context.Context, req containers.Sandbo
 	return n.s.Disconnect(ctx, networks.SandboxRequest(req), ref)
 }
 
+func (n containerNetworks) HandOver(ctx context.Context, fromID, toID string) (from, to network.Attachment, err error) {
+	return n.s.HandOver(ctx, fromID, toID)
+}
+
 func (n containerNetworks) Rename(ctx context.Context, req containers.SandboxRequest) (network.Attachment, error) {
 	return n.s.Rename(ctx, networks.SandboxRequest(req))
 }

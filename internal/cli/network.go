@@ -23,6 +23,7 @@ func (a *app) networkGroup() *cobra.Command {
 		{"connect", nil, (*app).networkConnectCommand},
 		{"create", nil, (*app).networkCreateCommand},
 		{"disconnect", nil, (*app).networkDisconnectCommand},
+		{"handover", nil, (*app).networkHandOverCommand},
 		{"inspect", nil, (*app).networkInspectCommand},
 		{"ls", []string{"list"}, (*app).networkListCommand},
 		{"prune", nil, (*app).networkPruneCommand},

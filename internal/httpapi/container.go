@@ -32,6 +32,7 @@ type Containers interface {
 	Top(ctx context.Context, ref, psArgs string) (containertypes.TopResponse, error)
 	Prune(ctx context.Context, filters map[string][]string) (containertypes.PruneReport, error)
 	ConnectNetwork(ctx context.Context, ref, network string, ask *networktypes.EndpointSettings) error
+	HandOverPorts(ctx context.Context, from, to string) error
 	DisconnectNetwork(ctx context.Context, ref, network string, force bool) error
 	Update(ctx context.Context, ref string, req containertypes.UpdateConfig) (containertypes.UpdateResponse, error)
 	Changes(ctx context.Context, ref string) ([]containertypes.FilesystemChange, error)

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -40,6 +41,9 @@ func unknown(kind, ref string) error {
 
 func (*fakeContainers) ConnectNetwork(context.Context, string, string, *networktypes.EndpointSettings) error {
 	return nil
+}
+func (f *fakeContainers) HandOverPorts(_ context.Context, from, to string) error {
+	return cmp.Or(f.known(from), f.known(to))
 }
 func (*fakeContainers) DisconnectNetwork(context.Context, string, string, bool) error { return nil }
 

@@ -113,6 +113,8 @@ func Routes() []Route {
 		{"NetworkDisconnect", "POST", "/networks/{id}/disconnect", 0, 0, Operate, jsonBody, (*API).networkDisconnect},
 		{"NetworkDelete", "DELETE", "/networks/{id}", 0, 0, Control, 0, (*API).networkDelete},
 
+		{"OrlopPortHandover", "POST", "/orlop/ports/handover", 0, 0, Operate, 0, (*API).portHandOver},
+
 		{"VolumeList", "GET", "/volumes", 0, 0, Read, 0, (*API).volumeList},
 		{"VolumeInspect", "GET", "/volumes/{name}", 0, 0, Read, 0, (*API).volumeInspect},
 		{"VolumeCreate", "POST", "/volumes/create", 0, 0, Control, jsonBody, (*API).notHere},

@@ -292,6 +292,7 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*p
 		}
 		s.mu.Unlock()
 	}
+	var turned []*port
 	s.mu.Lock()
 	for key, l := range keep {
 		p := s.ports[key]
@@ -299,12 +300,15 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*p
 			continue
 		}
 		p.owner = l.owner
-		if p.key == key {
-			p.setTarget(l.port.Target)
+		if p.key == key && p.setTarget(l.port.Target) && p.relay {
+			turned = append(turned, p)
 		}
 		s.own(l.owner, key, len(keep)/len(wanted))
 	}
 	s.mu.Unlock()
+	for _, p := range turned {
+		s.turn(p)
+	}
 	return slices.DeleteFunc(bound, func(p *port) bool { return !p.relay })
 }
 

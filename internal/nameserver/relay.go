@@ -44,13 +44,18 @@ type port struct {
 	mu       sync.Mutex
 	target   netip.AddrPort
 	sessions map[sessionKey]*session
+	// former are sessions with the target before: their answers are still
+	// passed on, new datagrams go elsewhere.
+	former map[*session]bool
 	closed   bool // guarded by Server.sessionsMu
 }
 
-func (p *port) setTarget(t netip.AddrPort) {
+// setTarget reports whether that is another one than before.
+func (p *port) setTarget(t netip.AddrPort) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.target = t
+	changed, p.target = p.target != t, t
+	return changed
 }
 
 func (p *port) getTarget() netip.AddrPort {
@@ -107,6 +112,9 @@ func (s *Server) close(ports []*port) {
 		fds = append(fds, p.fd)
 		p.closed = true
 		for _, ses := range p.sessions {
+			s.endSession(p, ses)
+		}
+		for ses := range p.former {
 			s.endSession(p, ses)
 		}
 	}
@@ -280,12 +288,36 @@ func (s *Server) addSession(p *port, ses *session) error {
 	return nil
 }
 
+// turn has UDP clients begin anew, with another target. Answers of the former
+// one that are under way still arrive.
+func (s *Server) turn(p *port) {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	if p.former == nil {
+		p.former = map[*session]bool{}
+	}
+	for ses := range p.former {
+		if len(p.former)+len(p.sessions) <= maxSessions {
+			break
+		}
+		s.endSession(p, ses)
+	}
+	for key, ses := range p.sessions {
+		p.former[ses] = true
+		delete(p.sessions, key)
+	}
+}
+
 // endSession is called with sessionsMu held.
 func (s *Server) endSession(p *port, ses *session) {
-	if p.sessions[ses.key] != ses {
+	switch {
+	case p.former[ses]:
+		delete(p.former, ses)
+	case p.sessions[ses.key] == ses:
+		delete(p.sessions, ses.key)
+	default:
 		return
 	}
-	delete(p.sessions, ses.key)
 	s.reactor.remove(ses.fd)
 	unix.Close(ses.fd)
 	s.sessions.Add(-1)
@@ -295,7 +327,7 @@ func (s *Server) endSession(p *port, ses *session) {
 func (s *Server) fromContainer(p *port, ses *session) {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
-	if p.sessions[ses.key] != ses {
+	if p.sessions[ses.key] != ses && !p.former[ses] {
 		return
 	}
 	oob := sourceAddr(ses.key.local.Addr())
@@ -339,6 +371,11 @@ func (s *Server) sweepSessions(ctx context.Context) error {
 		for _, p := range ports {
 			for _, ses := range p.sessions {
 				if now.Sub(ses.used) > sessionIdle {
+					s.endSession(p, ses)
+				}
+			}
+			for ses := range p.former {
+				if now.Sub(ses.used) > sessionIdle/3 {
 					s.endSession(p, ses)
 				}
 			}

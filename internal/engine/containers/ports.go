@@ -189,6 +189,8 @@ type Networks interface {
 	// Disconnect takes one away. On failure everything is as it was.
 	Connect(ctx context.Context, req SandboxRequest, ref string, ask *networktypes.EndpointSettings) (network.Change, error)
 	Disconnect(ctx context.Context, req SandboxRequest, ref string) (network.Change, error)
+	// HandOver leads the published ports of one running container to another.
+	HandOver(ctx context.Context, fromID, toID string) (from, to network.Attachment, err error)
 	// Rename makes a running container known by the name of the request.
 	Rename(ctx context.Context, req SandboxRequest) (network.Attachment, error)
 	// Settings for inspect; nil when the container has no sandbox.

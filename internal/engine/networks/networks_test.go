@@ -129,11 +129,15 @@ func (w *world) Ensure(_ context.Context, all []network.Names) error {
 func (w *world) Put(_ context.Context, n network.Names, ns network.Handle) error {
 	return w.do("put dns=%v ns=%v %v", n.DNS, ns != nil, n.Ports)
 }
-func (w *world) Settle(context.Context) error         { return nil }
-func (w *world) Drop(context.Context, string) error   { return w.do("drop") }
-func (w *world) Quit(context.Context) error           { return w.do("quit") }
-func (w *world) Run(ctx context.Context) error        { <-ctx.Done(); return nil }
-func (w *world) Forget(context.Context, string) error { return nil }
+func (w *world) Settle(context.Context) error       { return nil }
+func (w *world) Drop(context.Context, string) error { return w.do("drop") }
+func (w *world) Redirect(context.Context, []network.Binding, []network.Binding) error {
+	return w.do("redirect")
+}
+func (w *world) Move(context.Context, network.Names, network.Names) error { return w.do("move names") }
+func (w *world) Quit(context.Context) error                               { return w.do("quit") }
+func (w *world) Run(ctx context.Context) error                            { <-ctx.Done(); return nil }
+func (w *world) Forget(context.Context, string) error                     { return nil }
 func (w *world) ResolvConf() ([]byte, string, error) {
 	return []byte(w.resolv), "/etc/resolv.conf", nil
 }

@@ -117,6 +117,8 @@ type Firewall interface {
 	// binding that is there already (or gone) is no error.
 	Publish(ctx context.Context, ports []network.Binding) error
 	Unpublish(ctx context.Context, ports []network.Binding) error
+	// Redirect replaces bindings by others in one transaction.
+	Redirect(ctx context.Context, from, to []network.Binding) error
 	// SetBridge makes the rules of one network these; DropBridge takes them
 	// away. Both may be repeated. Rules that are gone altogether come with the
 	// next Apply.
@@ -144,6 +146,9 @@ type Nameserver interface {
 	// Settle returns when the ports of every Put so far are not only reserved
 	// but served.
 	Settle(ctx context.Context) error
+	// Move replaces what two sandboxes have in one change: a port goes from one
+	// to the other without ever being free. On failure nothing has changed.
+	Move(ctx context.Context, from, to network.Names) error
 	// Drop ends what Put began. Its effect comes before that of any later Put.
 	Drop(ctx context.Context, containerID string) error
 	// Quit ends netd.

@@ -189,6 +189,22 @@ func (f *Firewall) DropsForeign(context.Context) (bool, error) {
 	return got.Has("forward", commentForeign), nil
 }
 
+// Redirect replaces bindings by others in one transaction: a packet finds either.
+func (f *Firewall) Redirect(_ context.Context, from, to []network.Binding) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.conn.Update(f.cfg.Table, nft.Change{Remove: filled(from), Add: filled(to)}); err != nil {
+		return err
+	}
+	for _, b := range from {
+		delete(f.ports, b)
+	}
+	for _, b := range to {
+		f.ports[b] = true
+	}
+	return portmap.Forget(slices.Concat(from, to))
+}
+
 // Publish adds bindings in one transaction.
 func (f *Firewall) Publish(_ context.Context, ports []network.Binding) error {
 	f.mu.Lock()

@@ -329,6 +329,50 @@ func (c *Client) Put(ctx context.Context, names network.Names, ns network.Handle
 	return fmt.Errorf("serve names and ports of container %s: %w", id, err)
 }
 
+// Move replaces what two sandboxes have in one change. On failure nothing has
+// changed.
+func (c *Client) Move(ctx context.Context, from, to network.Names) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	req := table.Request{Op: table.OpChanged}
+	var back []func() error
+	var err error
+	for _, n := range []network.Names{from, to} {
+		id := n.ContainerID
+		req.IDs = append(req.IDs, id)
+		before, readErr := c.dir.Read(id)
+		if readErr == nil {
+			back = append(back, func() error { return c.dir.Write(before) })
+		} else {
+			back = append(back, func() error { return c.dir.Remove(id) })
+		}
+		if n.Empty() {
+			err = errors.Join(err, c.dir.Remove(id))
+		} else {
+			err = errors.Join(err, c.dir.Write(record(n)))
+		}
+	}
+	var reply table.Reply
+	if err == nil {
+		if c.conn == nil {
+			err = c.revive(ctx) // it reads all of it
+		}
+		if err == nil {
+			reply, err = c.exchange(req)
+		}
+	}
+	if err == nil && reply.Error == "" {
+		return nil
+	}
+	for _, restore := range back {
+		err = errors.Join(err, restore())
+	}
+	if reply.Error != "" {
+		err = errors.Join(err, errors.New(reply.Error))
+	}
+	return fmt.Errorf("move ports of container %s: %w", from.ContainerID, err)
+}
+
 // Settle returns when what Put said is served, too: the relays of very many
 // ports are opened while their container is being made.
 func (c *Client) Settle(context.Context) error {

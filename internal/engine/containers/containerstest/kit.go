@@ -371,6 +371,16 @@ func (n *Networks) Connect(_ context.Context, req containers.SandboxRequest, ref
 	return n.change(req, func(names []string) []string { return append(names, ref) })
 }
 
+// HandOver implements containers.Networks.
+func (n *Networks) HandOver(_ context.Context, fromID, toID string) (from, to network.Attachment, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.open[fromID] || !n.open[toID] {
+		return from, to, errdefs.ErrNotFound
+	}
+	return network.Attachment{ContainerID: fromID}, network.Attachment{ContainerID: toID, Ports: []network.Binding{{Proto: "tcp", HostPort: 8080}}}, nil
+}
+
 // Disconnect implements containers.Networks.
 func (n *Networks) Disconnect(_ context.Context, req containers.SandboxRequest, ref string) (network.Change, error) {
 	return n.change(req, func(names []string) []string {

@@ -47,7 +47,7 @@ type port struct {
 	// former are sessions with the target before: their answers are still
 	// passed on, new datagrams go elsewhere.
 	former map[*session]bool
-	closed   bool // guarded by Server.sessionsMu
+	closed bool // guarded by Server.sessionsMu
 }
 
 // setTarget reports whether that is another one than before.

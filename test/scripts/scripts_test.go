@@ -122,10 +122,7 @@ func foreignRuntimes(t testing.TB, dir string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	peer := filepath.Join(os.Getenv("HOME"), ".cache/orlop/peers/runtimes")
-	if cache := os.Getenv("ORLOP_PEERS"); cache != "" {
-		peer = filepath.Join(cache, "runtimes")
-	}
+	peer := testkit.Peer(t, "runtimes")
 	for name, body := range map[string]string{
 		"runc": "exec %s/usr/sbin/runc \"$@\"",
 		// crun refuses a host with controllers on v1 and v2, so it does not get

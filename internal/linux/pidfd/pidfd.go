@@ -65,6 +65,32 @@ func Ended(f *os.File) error {
 	})
 }
 
+// HasEnded reports whether the process has ended, reaped or not. The state 'Z' of
+// its first thread does not mean that: the others may go on, for long when only
+// main has returned, for a moment when one of them calls execve.
+func HasEnded(f *os.File) (bool, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	ended := false
+	var failed error
+	if err := conn.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			n, err := unix.Poll(fds, 0)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			ended, failed = n > 0, err
+			return
+		}
+	}); err != nil {
+		return false, err
+	}
+	return ended, failed
+}
+
 // Alive reports whether the process has not ended yet.
 func Alive(f *os.File) bool { return Signal(f, 0) == nil }
 

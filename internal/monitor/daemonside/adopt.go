@@ -16,7 +16,8 @@ import (
 // Adopt connects to the monitor of a container that another life of the daemon
 // started. It waits for a start that is still under way. ErrNotFound: no
 // monitor answers; LastExit knows then how the container ended, and ends it if
-// it did not.
+// it did not. A monitor that does not even greet (Config.Patience, four times)
+// is ended: nobody could do anything with its container any more.
 func (l *Launcher) Adopt(ctx context.Context, id string) (*Monitor, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
@@ -48,6 +49,18 @@ func (l *Launcher) Adopt(ctx context.Context, id string) (*Monitor, error) {
 		m.pidfd.Close()
 		return nil, errdefs.ErrUnavailable.WithMessage("the launcher is closed")
 	}
+	for tries := 1; ; tries++ {
+		err = m.awaitGreeting(ctx, protocol.OpState)
+		if !errdefs.IsUnavailable(err) || tries == greetings {
+			break
+		}
+	}
+	if errdefs.IsUnavailable(err) {
+		l.log.Error("monitor does not answer and is ended", "container", id, "pid", m.pid)
+		m.kill()
+		l.letGo(m)
+		return nil, notAnswering(id, err)
+	}
 	var s protocol.State
 	if err := m.await(ctx, state, &s); err != nil {
 		l.letGo(m)
@@ -67,6 +80,9 @@ func (l *Launcher) Adopt(ctx context.Context, id string) (*Monitor, error) {
 	}
 	return m, nil
 }
+
+// greetings is how many times Config.Patience an adoption waits.
+const greetings = 4
 
 // letGo forgets a monitor that could not be adopted.
 func (l *Launcher) letGo(m *Monitor) {

@@ -50,7 +50,13 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Patience is how long a monitor may say nothing at all to somebody who
+	// waits for it; 0 is 15 s. One that is at work answers in between.
+	Patience time.Duration
 }
+
+// patience is the default of Config.Patience.
+const patience = 15 * time.Second
 
 // Launcher starts and finds monitors.
 type Launcher struct {
@@ -59,6 +65,8 @@ type Launcher struct {
 	now    func() time.Time
 	bootID string
 	exe    *os.File
+	// patience: see Config.
+	patience time.Duration
 
 	following sync.WaitGroup
 
@@ -79,6 +87,9 @@ func New(cfg Config) (*Launcher, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = patience
+	}
 	root := filepath.Join(cfg.ExecRoot, "containers")
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("prepare exec root: %w", err)
@@ -97,6 +108,7 @@ func New(cfg Config) (*Launcher, error) {
 		now:      cfg.Now,
 		bootID:   strings.TrimSpace(string(boot)),
 		exe:      exe,
+		patience: cfg.Patience,
 		monitors: map[string]*Monitor{},
 	}, nil
 }

@@ -28,7 +28,8 @@ const reconnectPause = 100 * time.Millisecond
 //
 // Calls fail with ErrNotFound once the container has ended, with
 // ErrNotImplemented when an older monitor cannot do what is asked, and with
-// ErrUnavailable when the connection is closed.
+// ErrUnavailable when the connection is closed or the monitor does not answer
+// (Config.Patience), e.g. because somebody stopped it.
 type Monitor struct {
 	l   *Launcher
 	id  string
@@ -75,6 +76,7 @@ type call struct {
 }
 
 func newMonitor(l *Launcher, id string, conn *protocol.Conn) *Monitor {
+	conn.SetWriteTimeout(l.patience)
 	return &Monitor{
 		l: l, id: id, log: l.log, conn: conn,
 		greeted: make(chan struct{}),
@@ -221,15 +223,70 @@ func (m *Monitor) ask(ctx context.Context, op protocol.Operation, args, result a
 	if err != nil {
 		return err
 	}
+	if err := m.attend(ctx, op, c); err != nil {
+		return err
+	}
 	return m.await(ctx, c, result)
+}
+
+// attend waits for a reply as long as the monitor lives. What it does may take
+// any time (a fork in a frozen group, a limit below what is in use), but a
+// question about its state is answered at once beside that.
+func (m *Monitor) attend(ctx context.Context, op protocol.Operation, c *call) error {
+	timer := time.NewTimer(m.l.patience)
+	defer timer.Stop()
+	var probe *call
+	for {
+		var answered <-chan struct{}
+		if probe != nil {
+			answered = probe.done
+		}
+		select {
+		case <-c.done:
+			return nil
+		case <-ctx.Done():
+			return nil // await says what it means
+		case <-answered:
+			probe = nil
+		case <-timer.C:
+			if probe != nil || !m.knows(protocol.OpState) {
+				m.forgetCall(c)
+				m.forgetCall(probe)
+				return m.silent(op)
+			}
+			var err error
+			if probe, err = m.post(protocol.OpState, []byte("{}")); err != nil {
+				return err
+			}
+		}
+		timer.Reset(m.l.patience)
+	}
+}
+
+func (m *Monitor) silent(op protocol.Operation) error {
+	return errdefs.ErrUnavailable.WithMessage(fmt.Sprintf("%s: the monitor of container %s (pid %d) does not answer", op, m.id, m.pid))
+}
+
+func (m *Monitor) knows(op protocol.Operation) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.caps[op.Capability()]
+}
+
+// forgetCall is for a reply that nobody waits for any more; nil is fine.
+func (m *Monitor) forgetCall(c *call) {
+	if c == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.calls, c.id)
 }
 
 // can says whether the monitor knows an operation.
 func (m *Monitor) can(ctx context.Context, op protocol.Operation) error {
-	select {
-	case <-m.greeted:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := m.awaitGreeting(ctx, op); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -240,6 +297,25 @@ func (m *Monitor) can(ctx context.Context, op protocol.Operation) error {
 		return errdefs.ErrNotImplemented.WithMessage("the monitor of this container was started by an older release and cannot " + op.String())
 	}
 	return nil
+}
+
+// awaitGreeting waits for the other side's hello, which comes first.
+func (m *Monitor) awaitGreeting(ctx context.Context, op protocol.Operation) error {
+	select {
+	case <-m.greeted:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(m.l.patience)
+	defer timer.Stop()
+	select {
+	case <-m.greeted:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return m.silent(op)
+	}
 }
 
 // closedError is why no request can be sent. mu is held.
@@ -280,6 +356,10 @@ func (m *Monitor) post(op protocol.Operation, payload []byte, files ...int) (*ca
 			err = m.closedError()
 		}
 		m.mu.Unlock()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			conn.Close() // a part of the frame may be sent: run connects again
+			err = m.silent(op)
+		}
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	return c, nil
@@ -598,6 +678,7 @@ func (m *Monitor) reconnect() bool {
 		return false
 	}
 	old := m.conn
+	conn.SetWriteTimeout(m.l.patience)
 	m.conn = conn
 	calls := m.calls
 	m.calls = map[uint32]*call{}

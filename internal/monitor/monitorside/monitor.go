@@ -110,7 +110,7 @@ func (m *monitor) run(control *protocol.Conn) error {
 	m.warm(control)
 	frame, l, files, err := readLaunch(control)
 	if err != nil {
-		control.Close()
+		_ = control.Discard() // why there is no launch is what is told
 		return err
 	}
 	m.id, m.dir, m.tied = l.ID, l.RunDir, l.Tied

@@ -63,6 +63,10 @@ func NewConn(fd int, name string) (*Conn, error) {
 // Close ends the connection and unblocks Read.
 func (c *Conn) Close() error { return c.file.Close() }
 
+// Discard is Close for the reader: descriptors that came ahead of frames which
+// nobody will read are closed too.
+func (c *Conn) Discard() error { return c.fail(c.file.Close()) }
+
 // SetWriteTimeout bounds every Write; call it before the first. A Write that
 // took longer fails with os.ErrDeadlineExceeded.
 func (c *Conn) SetWriteTimeout(d time.Duration) { c.timeout = d }

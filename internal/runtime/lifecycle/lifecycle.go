@@ -14,7 +14,6 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -150,12 +149,12 @@ func (c *Container) currentStatus() (specs.ContainerState, error) {
 	if fd == nil {
 		return specs.StateStopped, nil
 	}
-	st, err := pidfd.ReadStat(c.saved.Pid)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (st.Start != c.saved.PidStart || st.State == 'Z' || st.State == 'X') {
-		return specs.StateStopped, nil
-	}
+	ended, err := pidfd.HasEnded(fd)
 	if err != nil {
 		return "", fmt.Errorf("state of container %s: %w", c.saved.ID, err)
+	}
+	if ended {
+		return specs.StateStopped, nil
 	}
 	if frozen, err := c.cgroup.Frozen(); err == nil && frozen {
 		return StatePaused, nil

@@ -371,6 +371,16 @@ func (e *Engine) DaemonPid() int {
 // OuterPid translates a pid inside the sandbox into one of the test's.
 func (e *Engine) OuterPid(inside string) int {
 	e.t.Helper()
+	pid := e.outerPid(inside)
+	if pid == 0 {
+		e.t.Fatalf("no process %s inside the sandbox", inside)
+	}
+	return pid
+}
+
+// outerPid is 0 when there is no such process.
+func (e *Engine) outerPid(inside string) int {
+	e.t.Helper()
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", e.Pid))
 	if err != nil {
 		e.t.Fatal(err)
@@ -400,7 +410,6 @@ func (e *Engine) OuterPid(inside string) int {
 			}
 		}
 	}
-	e.t.Fatalf("no process %s inside the sandbox", inside)
 	return 0
 }
 
@@ -421,7 +430,8 @@ func (e *Engine) Kill() {
 	select {
 	case <-e.done:
 	default:
-		if pid := e.DaemonPid(); pid > 0 {
+		// It may have ended just now.
+		if pid := e.outerPid(strings.TrimSpace(e.read(filepath.Join(e.Dir, "orlopd.pid")))); pid > 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/monitor/protocol"
@@ -20,6 +23,11 @@ type oldMonitor struct {
 	t     *testing.T
 	hello protocol.Hello
 	conns chan *protocol.Conn
+	// states counts questions about the state; stopped is closed by who wants
+	// the monitor to go on.
+	states  atomic.Int32
+	execs   bool
+	stopped chan struct{}
 }
 
 func listen(t *testing.T, dir string, hello protocol.Hello) *oldMonitor {
@@ -37,7 +45,7 @@ func listen(t *testing.T, dir string, hello protocol.Hello) *oldMonitor {
 	if err := unix.Listen(fd, 8); err != nil {
 		t.Fatal(err)
 	}
-	o := &oldMonitor{t: t, hello: hello, conns: make(chan *protocol.Conn, 8)}
+	o := &oldMonitor{t: t, hello: hello, conns: make(chan *protocol.Conn, 8), stopped: make(chan struct{})}
 	done := make(chan struct{})
 	t.Cleanup(func() {
 		unix.Shutdown(fd, unix.SHUT_RDWR)
@@ -65,6 +73,7 @@ func (o *oldMonitor) serve(c *protocol.Conn) {
 	defer c.Close()
 	c.Send(protocol.KindHello, 0, 0, o.hello)
 	o.conns <- c
+	var slow protocol.Frame
 	for {
 		f, _, err := c.Read()
 		if err != nil {
@@ -78,8 +87,25 @@ func (o *oldMonitor) serve(c *protocol.Conn) {
 			// What later releases added is not there, what they dropped is.
 			result := json.RawMessage(`{"result":{"started":{"pid":4321,"startTime":99},"mood":"fine"}}`)
 			c.Send(protocol.KindReply, f.Op, f.ID, result)
+			if o.states.Add(1) > 4 && slow.ID != 0 {
+				c.Answer(slow, protocol.Empty{}, nil)
+				slow.ID = 0
+			}
+		case protocol.OpExecs:
+			if !o.execs {
+				o.t.Error("was asked for execs")
+			}
+			c.Answer(f, protocol.Execs{}, nil)
+		case protocol.OpResize, protocol.OpResume, protocol.OpAttach, protocol.OpExec:
+			// Asked while it was stopped.
+			c.Answer(f, protocol.Empty{}, nil)
 		case protocol.OpSignal:
 			c.Answer(f, protocol.Empty{}, nil)
+		case protocol.OpPause:
+			slow = f // it takes a while; questions are answered meanwhile
+			slow.Payload = nil
+		case protocol.OpUpdate:
+			<-o.stopped // as after SIGSTOP
 		default:
 			o.t.Errorf("was asked to %s", protocol.Operation(f.Op))
 		}
@@ -199,5 +225,55 @@ func TestWhatIsNotKnownIsNotFound(t *testing.T) {
 	}
 	if err := l.Forget(ctx, "b"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAStoppedMonitorIsNotWaitedForButASlowOneIs(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	l, err := New(Config{Runtime: "/proc/self/exe", ExecRoot: t.TempDir(), Patience: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o := listen(t, l.Dir("a"), protocol.Hello{Version: 1, MinVersion: 1, Capabilities: []string{"state", "signal", "pause", "update", "attach", "resize", "exec"}})
+	o.execs = true
+	m, err := l.Adopt(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It answers the pause only after it was asked for its state again and again.
+	if err := m.Pause(ctx); err != nil {
+		t.Errorf("pause by a slow monitor: %v", err)
+	}
+	calls := map[string]func() error{
+		"update": func() error { return m.Update(ctx, nil) },
+		"resize": func() error { return m.Resize(ctx, 1, 2) },
+		"resume": func() error { return m.Resume(ctx) },
+		"attach": func() error { _, err := m.Attach(ctx, AttachOptions{Stdout: true}); return err },
+		"exec": func() error {
+			_, err := m.Exec(ctx, ExecRequest{ID: "x", Process: &specs.Process{Args: []string{"x"}}})
+			return err
+		},
+	}
+	if err := calls["update"](); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("update by a stopped monitor: %v", err)
+	}
+	for name, call := range calls {
+		if err := call(); !errdefs.IsUnavailable(err) {
+			t.Errorf("%s by a stopped monitor: %v", name, err)
+		}
+	}
+	m.mu.Lock()
+	left := len(m.calls)
+	m.mu.Unlock()
+	if left != 0 {
+		t.Errorf("%d calls are still waited for", left)
+	}
+	close(o.stopped)
+	for m.Signal(ctx, 15, false) != nil { // until it has answered what came before
+		if ctx.Err() != nil {
+			t.Fatal("it goes on and yet does not answer")
+		}
 	}
 }

@@ -7,7 +7,7 @@ ORLOP_TARGET=test "$top/scripts/need.sh" root race
 cd "$top"
 "$top/scripts/sweep.sh"
 trap 'exit 130' INT TERM
-apt_install nftables iproute2 iptables curl procps util-linux skopeo python3-docker python3-requests xz-utils libseccomp-dev dbus-daemon nodejs
+apt_install nftables iproute2 iptables curl procps util-linux skopeo python3-docker python3-requests xz-utils gcc libc6-dev libseccomp-dev dbus-daemon nodejs
 "$top/scripts/clients.sh"
 export PATH=$PATH:$cache/tools/bin
 unpack_deb deb/apparmor apparmor

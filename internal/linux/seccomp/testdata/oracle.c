@@ -5,6 +5,7 @@
  *
  *   default ACTION
  *   arch NAME                       SCMP_ARCH_NAME in lower case
+ *   foreign                         without this machine's own architecture
  *   rule ACTION CALL [ARG OP A B]…  one rule; OP is 1 NE … 7 MASKED_EQ
  *   number ARCH CALL                answers a line "CALL NUMBER" instead
  *
@@ -42,6 +43,10 @@ int main(void)
 			rc = seccomp_arch_add(ctx, seccomp_arch_resolve_name(strtok(NULL, " \n")));
 			if (rc && rc != -EEXIST)
 				die("arch", rc);
+		} else if (!strcmp(word, "foreign")) {
+			rc = seccomp_arch_remove(ctx, SCMP_ARCH_NATIVE);
+			if (rc)
+				die("foreign", rc);
 		} else if (!strcmp(word, "number")) {
 			uint32_t arch = seccomp_arch_resolve_name(strtok(NULL, " \n"));
 			char *call = strtok(NULL, " \n");

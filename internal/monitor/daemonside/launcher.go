@@ -284,15 +284,25 @@ func (l *Launcher) killGroup(ctx context.Context, id string, remove bool) error 
 	if err != nil {
 		return fmt.Errorf("open cgroup %s: %w", p.CgroupsPath, err)
 	}
-	if err := g.Kill(ctx); err != nil {
-		return fmt.Errorf("kill cgroup %s: %w", p.CgroupsPath, err)
-	}
-	if remove {
-		if err := g.Remove(ctx); err != nil {
+	for {
+		if err := g.Kill(ctx); err != nil {
+			return fmt.Errorf("kill cgroup %s: %w", p.CgroupsPath, err)
+		}
+		if !remove {
+			return nil
+		}
+		// An init whose monitor was killed in the middle of a start may join the
+		// group only now: then it is killed too.
+		once, cancel := context.WithTimeout(ctx, removeAgain)
+		err := g.Remove(once)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
 			return fmt.Errorf("remove cgroup %s: %w", p.CgroupsPath, err)
 		}
 	}
-	return nil
 }
 
 // monitor returns the known monitor of a container, or nil.

@@ -32,6 +32,9 @@ var monitorsOwn = []string{"runtime", "rootfs", "config.json"}
 const (
 	// killTimeout bounds what is done for a container whose caller is gone.
 	killTimeout = 30 * time.Second
+	// removeAgain is how long a group is given to become empty before its
+	// processes are killed once more.
+	removeAgain = time.Second
 	// lockPoll is how often a lock held by an unknown process is tried again:
 	// flock cannot wait with a context.
 	lockPoll = 2 * time.Millisecond

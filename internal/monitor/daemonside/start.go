@@ -130,7 +130,9 @@ func (l *Launcher) abandon(m *Monitor, id string, cause error) error {
 	l.mu.Unlock()
 	if !reported {
 		if err := l.killGroup(ctx, id, true); err != nil {
+			// The run folder stays: with it, Forget can try again.
 			l.log.Error("clean up after a failed start", "container", id, "error", err)
+			return fmt.Errorf("start container %s: %w", id, cause)
 		}
 	}
 	l.clearRun(id)

@@ -138,7 +138,9 @@ func (e *engine) common(run ...string) {
 	e.must("17", c("--rm", "--ulimit", "nofile=17:17", "busybox", "sh", "-c", "ulimit -n")...)
 	e.must("from outside", c("--rm", "-v", e.file("from outside")+":/in:ro", "busybox", "cat", "/in")...)
 	e.must("tty", c("--rm", "-t", "busybox", "sh", "-c", "test -t 1 && echo tty")...)
-	if out, code := e.onTerminal(c("--rm", "-it", "busybox", "sh", "-c", "test -t 0 && echo interactive; exit 5")...); code != 5 || !strings.Contains(out, "interactive") {
+	// It stays for a while, because podman drops what it has not passed on when
+	// a container is gone.
+	if out, code := e.onTerminal(c("--rm", "-it", "busybox", "sh", "-c", "test -t 0 && echo interactive; sleep 2; exit 5")...); code != 5 || !strings.Contains(out, "interactive") {
 		t.Errorf("run -it: exit status %d\n%s", code, out)
 	}
 
@@ -148,7 +150,7 @@ func (e *engine) common(run ...string) {
 	e.exits(9, "exec", "web", "sh", "-c", "exit 9")
 	e.must("A=1", "exec", "-e", "A=1", "-w", "/tmp", "-u", "33", "web", "sh", "-c", "env; pwd; id -u")
 	e.must("tty", "exec", "-t", "web", "sh", "-c", "test -t 1 && echo tty")
-	if out, code := e.onTerminal("exec", "-it", "web", "sh", "-c", "test -t 0 && echo interactive; exit 6"); code != 6 || !strings.Contains(out, "interactive") {
+	if out, code := e.onTerminal("exec", "-it", "web", "sh", "-c", "test -t 0 && echo interactive; sleep 2; exit 6"); code != 6 || !strings.Contains(out, "interactive") {
 		t.Errorf("exec -it: exit status %d\n%s", code, out)
 	}
 	e.must("", "exec", "-d", "web", "sh", "-c", "touch /detached; sleep 1000")

@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var runtimePath = flag.String("runtime", "", "runtime to test instead of ours; may be a name in PATH")
+var (
+	runtimePath = flag.String("runtime", "", "runtime to test instead of ours; may be a name in PATH")
+	systemd     = flag.Bool("systemd", false, "with the systemd cgroup driver; for a machine that is thrown away")
+)
 
 // group is the control group of every container of the run.
 const group = "orlop-conform"
@@ -54,7 +57,11 @@ func enterSandbox() error {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"sandbox", "-cgroup", group, self}, os.Args[1:]...)
+	args := []string{"sandbox", "-cgroup", group, self}
+	if *systemd {
+		args = []string{"sandbox", "-systemd", self}
+	}
+	args = append(args, os.Args[1:]...)
 	return syscall.Exec(bin, args, append(os.Environ(), insideEnv+"=1"))
 }
 
@@ -151,7 +158,7 @@ func runtimes(t *testing.T, cache string) []Runtime {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return []Runtime{{Name: filepath.Base(p), Path: p}}
+		return []Runtime{{Name: filepath.Base(p), Path: p, Systemd: *systemd}}
 	}
 	own, err := program("orlop-runtime", "cmd/orlop-runtime")
 	if err != nil {
@@ -160,9 +167,9 @@ func runtimes(t *testing.T, cache string) []Runtime {
 	dir := peers(t)
 	lib := []string{"LD_LIBRARY_PATH=" + filepath.Join(dir, "usr/lib/x86_64-linux-gnu") + ":" + filepath.Join(dir, "lib/x86_64-linux-gnu")}
 	return []Runtime{
-		{Name: "orlop-runtime", Path: own},
-		{Name: "runc", Path: filepath.Join(dir, "usr/sbin/runc"), Env: lib},
-		{Name: "crun", Path: filepath.Join(dir, "usr/bin/crun"), Env: lib},
+		{Name: "orlop-runtime", Path: own, Systemd: *systemd},
+		{Name: "runc", Path: filepath.Join(dir, "usr/sbin/runc"), Env: lib, Systemd: *systemd},
+		{Name: "crun", Path: filepath.Join(dir, "usr/bin/crun"), Env: lib, Systemd: *systemd},
 	}
 }
 

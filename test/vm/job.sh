@@ -126,6 +126,10 @@ for t in /host/tests/*.test; do
 		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, orlop, systemd" -test.run '^TestWithOrlop$'
 		suite "$name" "$name, docker, cgroupfs" -test.run '^TestWithTheOfficialClient$'
 		;;
+	test_conform)
+		suite "$name" "$name, cgroupfs" -runtime /host/bin/orlop-runtime -test.run '^TestConformance$'
+		suite "$name" "$name, systemd" -runtime /host/bin/orlop-runtime -systemd -test.run '^TestConformance$'
+		;;
 	*) suite "$name" "$name" ;;
 	esac
 done

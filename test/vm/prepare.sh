@@ -6,7 +6,7 @@ cd "$top"
 mkdir -p "$share/tests" "$share/packaging"
 cp -r packaging/. "$share/packaging"
 # The suites as programs: there is no Go inside.
-for pkg in internal/netdriver/nettest internal/linux/cgroup internal/linux/lsm internal/linux/mount internal/linux/process internal/runtime/lifecycle internal/monitor/daemonside test/escape test/scripts; do
+for pkg in internal/netdriver/nettest internal/linux/cgroup internal/linux/lsm internal/linux/mount internal/linux/process internal/runtime/lifecycle internal/monitor/daemonside test/escape test/conform test/scripts; do
 	go list "./$pkg" >/dev/null 2>&1 || continue
 	go test -c -trimpath -ldflags '-s -w' -o "$share/tests/$(tr / _ <<<"$pkg").test" "./$pkg"
 	if [ -d "$pkg/testdata" ]; then mkdir -p "$share/src/$pkg" && cp -r "$pkg/testdata" "$share/src/$pkg/"; fi

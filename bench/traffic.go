@@ -108,7 +108,7 @@ func throughput(ctx context.Context, addr string) error {
 const workers = 8
 
 func connections(ctx context.Context, addr string) error {
-	took, failed, elapsed := parallel(ctx, func(int) func() error {
+	took, elapsed, failed := parallel(ctx, func(int) func() error {
 		return func() error {
 			d := net.Dialer{Timeout: 3 * time.Second}
 			c, err := d.DialContext(context.Background(), "tcp", addr)
@@ -140,7 +140,7 @@ func rate(took []time.Duration, failed error, elapsed time.Duration) error {
 }
 
 // parallel has all workers repeat an act until ctx is done.
-func parallel(ctx context.Context, prepare func(worker int) func() error) (took []time.Duration, failed error, elapsed time.Duration) {
+func parallel(ctx context.Context, prepare func(worker int) func() error) (took []time.Duration, elapsed time.Duration, failed error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	start := time.Now()
@@ -163,7 +163,7 @@ func parallel(ctx context.Context, prepare func(worker int) func() error) (took 
 		}()
 	}
 	wg.Wait()
-	return took, failed, time.Since(start)
+	return took, time.Since(start), failed
 }
 
 // lookups asks for the IPv4 address of a name.
@@ -173,7 +173,7 @@ func lookups(ctx context.Context, server, name string) error {
 		question = append(append(question, byte(len(label))), label...)
 	}
 	question = append(question, 0, 0, 1, 0, 1)
-	took, failed, elapsed := parallel(ctx, func(worker int) func() error {
+	took, elapsed, failed := parallel(ctx, func(worker int) func() error {
 		var d net.Dialer
 		conn, err := d.DialContext(context.Background(), "udp", server)
 		if err != nil {

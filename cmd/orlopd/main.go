@@ -120,6 +120,12 @@ func (d *process) run(ctx context.Context) (err error) {
 		return fmt.Errorf("failed to start daemon: %w", err)
 	}
 	defer unlock()
+	// A folder of an earlier release, or an administrator's, may be wider. A
+	// local user who came through could run what is setuid in a container
+	// (CVE-2021-41091).
+	if err := os.Chmod(c.DataRoot, 0o710); err != nil {
+		return fmt.Errorf("failed to start daemon: %w", err)
+	}
 	removePid, err := writePidFile(c.PidFile)
 	if err != nil {
 		return fmt.Errorf("failed to start daemon, ensure %s is not running or delete %s: %w", c.Brand.Program, c.PidFile, err)

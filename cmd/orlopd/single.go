@@ -22,8 +22,7 @@ func lockRoots(dirs ...string) (func(), error) {
 		}
 	}
 	for _, dir := range dirs {
-		// Others may pass through (a container's files belong to other users)
-		// but not look around.
+		// Others may pass through but not look around.
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			release()
 			return nil, err

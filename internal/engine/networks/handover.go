@@ -94,7 +94,7 @@ func (s *Service) redirect(ports []network.Binding, to network.Attachment) ([]ne
 	out := slices.Clone(ports)
 	for i := range out {
 		b := &out[i]
-		reserved := false
+		var reserved bool
 		if b.ContainerIP, b.Direct, reserved = lead.target(b.HostIP); !b.ContainerIP.IsValid() || !reserved {
 			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("container %s has no address that port %s could lead to", to.Name, b))
 		}

@@ -2,6 +2,7 @@ package orphan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -69,7 +70,8 @@ func adopting() error {
 		wg.Go(func() {
 			err := exec.Command("sh", "-c", "exit "+strconv.Itoa(i)).Run()
 			code := 0
-			if exit, ok := err.(*exec.ExitError); ok {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
 				code, err = exit.ExitCode(), nil
 			}
 			if err != nil || code != i {

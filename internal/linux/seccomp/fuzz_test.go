@@ -93,7 +93,7 @@ func around(v uint64) []uint64 {
 }
 
 // calls are those for which a mistake in the profile's filter would show: each
-// named call and its neighbours in every ABI, with arguments around each value
+// named call and its neighbors in every ABI, with arguments around each value
 // that a rule compares.
 func calls(p *specs.LinuxSeccomp, m machine, limit int) []call {
 	var list []call

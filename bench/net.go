@@ -31,7 +31,8 @@ func (f *netFigures) fail(name string, err error) {
 	f.failed[name] = err.Error()
 }
 
-// networks measures networks of the engines in turns: ports is how many one
+// networks measures networks of the engines in turns; a memory below zero is
+// noise. ports is how many one
 // container publishes, many how many containers run in the end.
 func networks(c config, engines []*engine, ports, many int) error {
 	self, err := os.Executable()

@@ -14,7 +14,7 @@ import (
 // headless makes the test program one whose first thread ends before the others.
 const headless = "ORLOP_TEST_HEADLESS"
 
-func init() {
+func init() { //nolint:gochecknoinits // later, main may be on another thread
 	if os.Getenv(headless) != "" {
 		runtime.LockOSThread() // main's thread is the process's first
 	}

@@ -58,7 +58,7 @@ func (l limit1) needs() string {
 	if err := os.Mkdir(probe, 0o755); err != nil {
 		return err.Error()
 	}
-	defer os.Remove(probe)
+	defer func() { _ = os.Remove(probe) }()
 	if _, err := os.Stat(filepath.Join(probe, file)); err != nil {
 		return "this kernel has no " + file
 	}

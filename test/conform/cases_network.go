@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -130,7 +131,7 @@ func networkCases() []Case {
 
 // otherNetwork is a process in a new network namespace.
 func otherNetwork() (*exec.Cmd, error) {
-	cmd := exec.Command("sleep", "100")
+	cmd := exec.CommandContext(context.Background(), "sleep", "100")
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	return cmd, cmd.Start()
 }

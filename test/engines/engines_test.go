@@ -187,15 +187,6 @@ func (e *engine) file(text string) string {
 	return name
 }
 
-// nothingLeft checks that the runtime keeps no state of a container.
-func (e *engine) nothingLeft(root string) {
-	e.t.Helper()
-	out, err := e.box.Command(e.t.Context(), testkit.Program(e.t, "orlop-runtime"), "--root", root, "list", "-q").CombinedOutput()
-	if err != nil || strings.TrimSpace(string(out)) != "" {
-		e.t.Errorf("containers below %s: %q (%v)", root, out, err)
-	}
-}
-
 func TestDockerWithOurRuntime(t *testing.T) {
 	program, calls := runtime(t)
 	box, socket := testkit.NewDocker(t, "--add-runtime", "orlop="+program)

@@ -30,7 +30,8 @@ const workers = 4
 // TestAContainerKilledAnywhereKeepsItsExitStatus starts and ends containers
 // through the API while their monitors, their first processes and the daemon
 // are killed at random moments. Every container's exit status must be one it
-// can have ended with, and nothing of any is left.
+// can have ended with, and nothing of any is left. HAVOC_FOR (e.g. 20m) ends a
+// run of many HAVOC_CYCLES earlier.
 func TestAContainerKilledAnywhereKeepsItsExitStatus(t *testing.T) {
 	e := testkit.NewEngine(t, "--debug")
 	e.Load("busybox")

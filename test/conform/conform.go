@@ -19,6 +19,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // A Case is one demand.
@@ -272,8 +273,10 @@ func (e *Env) Says(want []string, args ...string) error {
 	return err
 }
 
-// Close removes the container, whatever became of it.
+// Close removes the container, whatever became of it, and what a case has
+// mounted below the bundle.
 func (e *Env) Close() {
+	defer e.unmount()
 	_, _, _ = e.Call("kill", e.ID, "KILL")
 	deadline := time.Now().Add(limit)
 	for time.Now().Before(deadline) {
@@ -281,6 +284,23 @@ func (e *Env) Close() {
 			return
 		}
 		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// unmount takes away the mounts below the bundle, the last first.
+func (e *Env) unmount() {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return // the folder cannot be removed, and says so
+	}
+	var below []string
+	for line := range strings.Lines(string(info)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], e.Dir+"/") {
+			below = append(below, f[4])
+		}
+	}
+	for _, at := range slices.Backward(below) {
+		_ = unix.Unmount(at, unix.MNT_DETACH) // as above
 	}
 }
 

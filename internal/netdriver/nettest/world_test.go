@@ -175,6 +175,8 @@ func start(t testing.TB, prev *engine, change func(*networks.Config), live ...ne
 			t.Errorf("run: %v", err)
 		}
 	}
+	// A life that a failed test did not end would go on bringing its rules back.
+	t.Cleanup(e.stopRun)
 	return e
 }
 

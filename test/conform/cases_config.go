@@ -64,7 +64,7 @@ func processMore() []Case {
 		}, Want: []string{"/m\ncontent\n"}},
 		{Section: section, Name: "standard error is a stream of its own", Script: "echo out; echo err >&2", Want: []string{"out\n", "err\n"}},
 		{Section: section, Name: "the process leads a session", Script: "cut -d' ' -f6 /proc/self/stat; cut -d' ' -f1 /proc/1/stat", Want: []string{"1\n1\n"}},
-		{Section: section, Name: "the process has no other one beside it", Script: "ls -d /proc/[0-9]* | wc -l", Want: []string{"3\n"}},
+		{Section: section, Name: "the process has no other one beside it", Script: "set -- /proc/[0-9]*; echo $#", Want: []string{"1\n"}},
 		{Section: section, Name: "without process start fails", Edit: func(_ *Env, s *specs.Spec) { s.Process = nil }, Do: func(e *Env) error {
 			_, code, err := e.Call("create", e.ID)
 			if err != nil || code != 0 {

@@ -20,18 +20,22 @@ const document = "../../../docs/firewall.md"
 var scenarios = []struct {
 	title, text string
 	setup       []string
-	run         func(t *testing.T, e *engine)
+	// run returns what takes everything away again.
+	run func(t *testing.T, e *engine) func()
 }{
 	{
 		title: "A container with a published port",
 		text:  "`orlop run -d -p 8080:80 -p 127.0.0.1:5353:53/udp …` on the default network.",
-		run:   func(_ *testing.T, e *engine) { e.run("web", ":8080:80/tcp", "127.0.0.1:5353:53/udp") },
+		run: func(_ *testing.T, e *engine) func() {
+			b := e.run("web", ":8080:80/tcp", "127.0.0.1:5353:53/udp")
+			return func() { e.close(b) }
+		},
 	},
 	{
 		title: "Networks of users",
 		text: "`front` may reach 192.0.2.0/24 only, and not 192.0.2.66 (`-o orlop.egress.allow=192.0.2.0/24 -o orlop.egress.deny=192.0.2.66`); `back` is\n" +
 			"internal and its containers do not reach each other; `routed` is reached by the containers' own addresses, on published ports (here 80).",
-		run: func(t *testing.T, e *engine) {
+		run: func(t *testing.T, e *engine) func() {
 			for _, options := range [][]string{
 				{"front", "com.docker.network.bridge.name=br-front", "orlop.egress.allow=192.0.2.0/24", "orlop.egress.deny=192.0.2.66"},
 				{"back", "com.docker.network.bridge.name=br-back", "internal", "com.docker.network.bridge.enable_icc=false"},
@@ -42,8 +46,14 @@ var scenarios = []struct {
 			}
 			req := networks.SandboxRequest{ContainerID: newID(), Name: "api", Mode: "routed", Bindings: networktypes.PortMap{}}
 			addBinding(t, req.Bindings, ":8081:80/tcp")
-			_, err := e.open(req)
+			b, err := e.open(req)
 			must(t, err)
+			return func() {
+				e.close(b)
+				for _, name := range []string{"front", "back", "routed"} {
+					must(t, e.svc.Remove(t.Context(), name))
+				}
+			}
 		},
 	},
 	{
@@ -52,7 +62,7 @@ var scenarios = []struct {
 		setup: []string{
 			"iptables-nft -P FORWARD DROP", "iptables-nft -N DOCKER-USER", "iptables-nft -A DOCKER-USER -j RETURN", "iptables-nft -A FORWARD -j DOCKER-USER",
 		},
-		run: func(*testing.T, *engine) {},
+		run: func(*testing.T, *engine) func() { return func() {} },
 	},
 }
 
@@ -79,7 +89,7 @@ func TestDocumentShowsTheRulesOfTheKernel(t *testing.T) {
 				tool(t, line)
 			}
 			e := start(t, nil, nil)
-			s.run(t, e)
+			away := s.run(t, e)
 			b.WriteString("\n## " + s.title + "\n\n" + s.text + "\n\n")
 			if len(s.setup) > 0 {
 				b.WriteString("```\n" + withoutTimes(tool(t, "iptables-nft-save -t filter")) + "```\n")
@@ -88,7 +98,8 @@ func TestDocumentShowsTheRulesOfTheKernel(t *testing.T) {
 				must(t, err)
 				b.WriteString("```\n" + rules + "```\n")
 			}
-			e.die()
+			away()
+			e.finish()
 		})
 	}
 	if got := b.String(); got != string(old) {

@@ -72,12 +72,14 @@ func normalize(text string) []string {
 	for _, r := range []struct{ pattern, with string }{
 		{`orlop-test-\d+-\d+`, "<parent>"}, {`[0-9a-f]{64}`, "<id>"}, {`\b[0-9a-f]{12}\b`, "<short id>"}, {`\b172\.17\.\d+\.\d+\b`, "<address>"},
 		{`\r`, ""}, {`net \| (orlop0|docker0) .*`, "net | <bridge>"},
+		// Namespaces that wait for the next containers.
+		{`net \| veth[0-9a-f]{7} .*`, ""},
 		// Pids but those of an init.
 		{`((?:NS)?(?:pid|tgid|pgid|sid|Pid|Tgid|PPid): )(?:[2-9]|\d\d+)\b`, "$1<pid>"}, {`\b(pid|parent|group|session) (?:[2-9]|\d\d+)\b`, "$1 <pid>"},
 	} {
 		text = regexp.MustCompile(r.pattern).ReplaceAllString(text, r.with)
 	}
-	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(l string) bool { return strings.TrimSpace(l) == "" })
 	slices.Sort(lines)
 	return lines
 }

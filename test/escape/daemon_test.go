@@ -263,7 +263,9 @@ func TestAttacksThroughTheDaemonFail(t *testing.T) {
 		_, _, _ = e.Try("exec", "attacker", "/victim")
 		e.Try("wait", "attacker")
 		said := e.Run("logs", "attacker")
-		if !strings.Contains(said, "holding the runtime's program") || !strings.Contains(said, "read-only file system") {
+		// An exec that needs no program of ours in the container shows none.
+		held := strings.Contains(said, "holding the runtime's program") && strings.Contains(said, "read-only file system")
+		if !held && !strings.Contains(said, "the runtime never came") {
 			t.Errorf("the attack ended otherwise: %s", said)
 		}
 		after, err := os.Stat(name)

@@ -15,7 +15,7 @@ func tool(t *testing.T, line string) string {
 	t.Helper()
 	args := strings.Fields(line)
 	if _, err := exec.LookPath(args[0]); err != nil {
-		t.Skipf("the program %s is not installed", args[0])
+		t.Fatalf("the program %s is not installed; make test installs it", args[0])
 	}
 	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
 	if err != nil {

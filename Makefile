@@ -107,5 +107,5 @@ sweep: ## removes what a killed test run left behind
 	@scripts/sweep.sh
 
 .PHONY: clean
-clean: ## bin/
-	rm -rf $(BIN)
+clean: ## bin/ and the linter's cache
+	rm -rf $(BIN) .lintcache

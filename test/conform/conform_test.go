@@ -173,19 +173,24 @@ func runtimes(t *testing.T, cache string) []Runtime {
 	}
 }
 
-// results counts who passes what.
+// results counts who passes what, and why not.
 type results struct {
 	mu     sync.Mutex
-	passed map[string]map[string]bool // runtime → case
+	passed map[string]map[string]bool  // runtime → case
+	failed map[string]map[string]error // runtime → case
 }
 
-func (r *results) add(runtime, id string) {
+func (r *results) add(runtime, id string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.passed[runtime] == nil {
-		r.passed[runtime] = map[string]bool{}
+		r.passed[runtime], r.failed[runtime] = map[string]bool{}, map[string]error{}
 	}
-	r.passed[runtime][id] = true
+	if err == nil {
+		r.passed[runtime][id] = true
+	} else {
+		r.failed[runtime][id] = err
+	}
 }
 
 // TestConformance runs every case on every runtime: ours must pass all, and each
@@ -204,19 +209,20 @@ func TestConformance(t *testing.T) {
 		}
 		seen[c.ID()] = true
 	}
-	r := &results{passed: map[string]map[string]bool{}}
+	r := &results{passed: map[string]map[string]bool{}, failed: map[string]map[string]error{}}
 	for i, rt := range list {
 		t.Run(rt.Name, func(t *testing.T) {
 			for _, c := range all {
 				t.Run(c.ID(), func(t *testing.T) {
 					t.Parallel()
 					if c.Needs != nil && c.Needs() != "" {
-						r.add(rt.Name, c.ID())
+						r.add(rt.Name, c.ID(), nil)
 						t.Skip(c.Needs())
 					}
-					switch err := runOne(t, rt, c, root); {
+					err := runOne(t, rt, c, root)
+					r.add(rt.Name, c.ID(), err)
+					switch {
 					case err == nil:
-						r.add(rt.Name, c.ID())
 					case i > 0:
 						t.Logf("%s does not pass: %v", rt.Name, err)
 					default:
@@ -248,6 +254,9 @@ func (r *results) suspects(t *testing.T, peers []Runtime, all []Case) {
 		switch {
 		case !passes && c.Alone == "":
 			t.Errorf("suspect: no other runtime passes %s", c.ID())
+			for _, p := range peers {
+				t.Logf("%s: %v", p.Name, r.failed[p.Name][c.ID()])
+			}
 		case !passes:
 			alone++
 		case c.Alone != "" && (c.Needs == nil || c.Needs() == ""):

@@ -263,8 +263,10 @@ func TestAttacksThroughTheDaemonFail(t *testing.T) {
 		_, _, _ = e.Try("exec", "attacker", "/victim")
 		e.Try("wait", "attacker")
 		said := e.Run("logs", "attacker")
-		// An exec that needs no program of ours in the container shows none.
-		held := strings.Contains(said, "holding the runtime's program") && strings.Contains(said, "read-only file system")
+		// What is held is the program on its read-only overlay, or the sealed 300
+		// bytes that perform an exec, if they were quickly enough seen at all.
+		held := strings.Contains(said, "holding the runtime's program") &&
+			(strings.Contains(said, "read-only file system") || strings.Contains(said, "operation not permitted"))
 		if !held && !strings.Contains(said, "the runtime never came") {
 			t.Errorf("the attack ended otherwise: %s", said)
 		}

@@ -143,6 +143,9 @@ func inner() int {
 	if err := prepare(systemd); err != nil {
 		return fail(err)
 	}
+	if err := defaultSignals(); err != nil {
+		return fail(fmt.Errorf("signals 32 and 33: %w", err))
+	}
 	if systemd {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fail(err)

@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -28,7 +25,11 @@ func (a *app) networkAuditCommand() *cobra.Command {
 				Reach    []*reachRow
 				Warnings []string
 			}
-			if err := a.own(cmd.Context(), "/orlop/network/audit", &audit); err != nil {
+			api, err := a.api()
+			if err != nil {
+				return err
+			}
+			if err := ownCall(cmd.Context(), api, http.MethodGet, "/orlop/network/audit", &audit); err != nil {
 				return err
 			}
 			if format == "" {
@@ -64,40 +65,3 @@ func (r *reachRow) To() string    { return r.r.To }
 func (r *reachRow) Ports() string { return r.r.Ports }
 func (r *reachRow) By() string    { return r.r.By }
 func (r *reachRow) Why() string   { return r.r.Why }
-
-// maxOwnAnswer bounds an answer in bytes.
-const maxOwnAnswer = 64 << 20
-
-// own asks the daemon for something that Docker's client does not know.
-func (a *app) own(ctx context.Context, path string, answer any) error {
-	api, err := a.api()
-	if err != nil {
-		return err
-	}
-	dial := api.Dialer()
-	c := &http.Client{Transport: &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		DisableKeepAlives: true,
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://daemon"+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxOwnAnswer))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		var e struct{ Message string }
-		if json.Unmarshal(data, &e) != nil || e.Message == "" {
-			e.Message = resp.Status
-		}
-		return fmt.Errorf("Error response from daemon: %s", e.Message)
-	}
-	return json.Unmarshal(data, answer)
-}

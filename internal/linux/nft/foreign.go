@@ -232,6 +232,36 @@ func (c *Conn) readChain(f *Foreign, present map[ChainRef]bool, ref ChainRef) er
 	return nil
 }
 
+// Add appends a rule to a chain, in the form in which ObserveForeign reads it:
+// what a ruleset would do can be asked without a kernel.
+func (f *Foreign) Add(ref ChainRef, comment string, exprs ...expr.Any) error {
+	var list []netlink.Attribute
+	for _, e := range exprs {
+		data, err := expr.Marshal(byte(ref.Family), e)
+		if err != nil {
+			return fmt.Errorf("add rule to %s: %w", ref, err)
+		}
+		list = append(list, netlink.Attribute{Type: unix.NFTA_LIST_ELEM, Data: data})
+	}
+	data, err := netlink.MarshalAttributes(list)
+	if err != nil {
+		return fmt.Errorf("add rule to %s: %w", ref, err)
+	}
+	if f.Rules == nil {
+		f.Rules = map[ChainRef][]ForeignRule{}
+	}
+	r, err := parseForeign(map[uint16][]byte{
+		unix.NFTA_RULE_EXPRESSIONS: data,
+		unix.NFTA_RULE_USERDATA:    userdata.AppendString(nil, userdata.TypeComment, comment),
+		unix.NFTA_RULE_HANDLE:      binary.BigEndian.AppendUint64(nil, uint64(len(f.Rules[ref])+1)),
+	})
+	if err != nil {
+		return fmt.Errorf("add rule to %s: %w", ref, err)
+	}
+	f.Rules[ref] = append(f.Rules[ref], r)
+	return nil
+}
+
 func parseForeign(a map[uint16][]byte) (ForeignRule, error) {
 	r := ForeignRule{}
 	if h := a[unix.NFTA_RULE_HANDLE]; len(h) == 8 {

@@ -13,12 +13,17 @@ for name in "$@"; do
 	docker) unpack_deb peers/docker docker.io containerd runc tini iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 libdevmapper1.02.1 libseccomp2 libsystemd0 ;;
 	podman) unpack_deb peers/podman podman conmon runc crun libyajl2 netavark aardvark-dns golang-github-containers-common golang-github-containers-image containernetworking-plugins libgpgme11 libassuan0 libdevmapper1.02.1 libsubid4 libseccomp2 iptables libnftnl11 libip4tc2 libip6tc2 libxtables12 libmnl0 libnfnetlink0 libnetfilter-conntrack3 ;;
 	firewalls)
-		# ufw and firewalld need their Python and a bus: a small Debian root, entered by chroot.
-		if [ ! -e "$cache/peers/firewalls/usr/sbin/ufw" ]; then
+		# ufw and firewalld need their Python, a bus and their own files: a small
+		# Debian root, which tests enter by chroot over an overlay.
+		packages=iptables,nftables,ufw,firewalld,dbus
+		if [ "$(cat "$cache/peers/firewalls/.complete" 2>/dev/null)" != "$packages" ]; then
 			apt_install mmdebstrap
-			rm -rf --one-file-system "$cache/peers/.firewalls"
 			mkdir -p "$cache/peers"
-			sudo_ mmdebstrap --quiet --variant=minbase --include=iptables,nftables,ufw,firewalld,dbus bookworm "$cache/peers/.firewalls" >&2
+			rm -rf --one-file-system "$cache/peers/.firewalls"
+			sudo_ mmdebstrap --quiet --variant=essential --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+				--dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" bookworm "$cache/peers/.firewalls" >&2
+			printf '%s\n' "$packages" | sudo_ tee "$cache/peers/.firewalls/.complete" >/dev/null
+			rm -rf --one-file-system "$cache/peers/firewalls"
 			mv -T "$cache/peers/.firewalls" "$cache/peers/firewalls"
 		fi
 		;;

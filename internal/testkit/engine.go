@@ -127,8 +127,8 @@ func Image(t testing.TB, name string) string {
 	return filepath.Join(strings.TrimSpace(out), name+".tar")
 }
 
-// Peer returns the folder of an engine unpacked by scripts/peers.sh (registry,
-// runtimes, docker, podman). ORLOP_PEERS names a folder where they lie already.
+// Peer returns the folder of what scripts/peers.sh unpacks (registry, runtimes,
+// docker, podman, firewalls). ORLOP_PEERS names a folder where they lie already.
 func Peer(t testing.TB, name string) string {
 	t.Helper()
 	if dir := os.Getenv("ORLOP_PEERS"); dir != "" {

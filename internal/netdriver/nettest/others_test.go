@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/netdriver/nettest"
+	"github.com/orlop/orlop/internal/testkit"
 )
 
 // debian is a throw-away copy of a Debian root with ufw and firewalld
@@ -21,15 +22,7 @@ import (
 func debian(t *testing.T) string {
 	t.Helper()
 	nettest.Need(t)
-	lower := os.Getenv("ORLOP_FIREWALLS")
-	if lower == "" {
-		home, err := os.UserHomeDir()
-		must(t, err)
-		lower = filepath.Join(home, ".cache/orlop/peers/firewalls")
-	}
-	if _, err := os.Stat(filepath.Join(lower, "usr/sbin/ufw")); err != nil {
-		t.Skip("no ufw and firewalld here: run scripts/peers.sh firewalls")
-	}
+	lower := testkit.Peer(t, "firewalls")
 	dir := t.TempDir()
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })

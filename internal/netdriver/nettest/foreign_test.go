@@ -288,23 +288,37 @@ func TestLegacyIptablesThatDropsIsToldOf(t *testing.T) {
 	}
 	tool(t, "iptables-legacy -P FORWARD DROP")
 	defer tool(t, "iptables-legacy -P FORWARD ACCEPT")
+	tool(t, "iptables-legacy -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+	defer tool(t, "iptables-legacy -F FORWARD")
+	// All of its tables, as bytes: nothing of it is ever changed.
+	saved := func() string { return withoutTimes(tool(t, "iptables-legacy-save")) }
+	before := saved()
+	if !strings.Contains(before, ":FORWARD DROP\n") {
+		t.Fatalf("iptables-legacy-save says\n%s", before)
+	}
 	w := nettest.NewWorld(t)
 	e := start(t, nil, nil)
-	defer e.finish()
 	web := e.run("web", ":8080:80/tcp", ":8080:80/udp")
-	defer e.close(web)
 	nettest.Serve(t, web.ns, "web", 80)
 	refuse(t, "outside", w.Outside, w.Host.String()+":8080")
 	got := e.rules.Warnings()
 	if len(got) != 1 || !strings.Contains(got[0], "chain FORWARD of iptables-legacy drops") {
 		t.Fatalf("warnings: %q", got)
 	}
+	if now := saved(); now != before {
+		t.Errorf("beside the engine it is\n%s\nwas\n%s", now, before)
+	}
 	_, act, _ := strings.Cut(got[0], "allows: ")
 	tool(t, act)
-	defer tool(t, "iptables-legacy -F FORWARD")
 	check(t, "web", []path{{"outside", w.Outside, w.Host.String() + ":8080", w.Peer.String()}})
 	// iptables-legacy does not say when it changes; any other change of rules has
 	// the engine look again.
 	tool(t, "nft add table ip nudge")
 	eventually(t, "no warning", func() bool { return len(e.rules.Warnings()) == 0 })
+	with := saved()
+	e.close(web)
+	e.finish()
+	if now := saved(); now != with {
+		t.Errorf("without the engine it is\n%s\nwas\n%s", now, with)
+	}
 }

@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/orlop/orlop/internal/linux/process"
 )
 
 // Patience bounds a wait that is d at most on a machine that is not emulated;
@@ -171,6 +173,9 @@ func WithSystemd() bool { return os.Getenv("ORLOP_TEST_SYSTEMD") != "" }
 func NewSandbox(t testing.TB) *Sandbox {
 	t.Helper()
 	NeedRoot(t)
+	// Peers hand to their containers what make(1) left ignored in us.
+	process.DefaultSignal(32)
+	process.DefaultSignal(33)
 	group := fmt.Sprintf("orlop-test-%d-%d", os.Getpid(), sandboxes.next())
 	args := []string{"-cgroup", group, "cat"}
 	if WithSystemd() {

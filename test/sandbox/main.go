@@ -36,6 +36,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/linux/process"
 )
 
 // innerEnv marks the process that is the first inside, systemdEnv that it is not
@@ -143,9 +145,10 @@ func inner() int {
 	if err := prepare(systemd); err != nil {
 		return fail(err)
 	}
-	if err := defaultSignals(); err != nil {
-		return fail(fmt.Errorf("signals 32 and 33: %w", err))
-	}
+	// What make(1) starts inherits these two as ignored, and Docker and runc pass
+	// that on to their containers: it would show who started the tests.
+	process.DefaultSignal(32)
+	process.DefaultSignal(33)
 	if systemd {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fail(err)

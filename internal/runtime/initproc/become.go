@@ -8,13 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/lsm"
+	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/pty"
 	"github.com/orlop/orlop/internal/linux/rlimit"
 	"github.com/orlop/orlop/internal/linux/safepath"
@@ -120,15 +120,8 @@ func (s *stage) become() error {
 // a signal that is ignored stays so (signal(7)), and a container should not
 // depend on the shell its daemon was started from.
 func defaultSignals() {
-	const ignored = 1 // SIG_IGN
-	// struct kernel_sigaction of rt_sigaction(2): handler, flags, restorer, mask.
-	type action struct{ handler, flags, restorer, mask uintptr }
-	for sig := uintptr(1); sig <= 64; sig++ {
-		var now, def action
-		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&now)), 8, 0, 0)
-		if errno == 0 && now.handler == ignored {
-			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&def)), 0, 8, 0, 0)
-		}
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		process.DefaultSignal(sig)
 	}
 }
 
@@ -412,19 +405,6 @@ func execCode(err error) int {
 		return codeCannotExec
 	}
 	return codeOther
-}
-
-// defaultSignal sets a signal that is ignored back to its default.
-func defaultSignal(sig unix.Signal) {
-	// struct sigaction of rt_sigaction(2); zero is SIG_DFL.
-	var act, old [4]uintptr
-	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0); e != 0 {
-		return
-	}
-	const ignored = 1
-	if old[0] == ignored {
-		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
-	}
 }
 
 // loopbackUp sets the interface lo of our network namespace up.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/linux/safepath"
 	"github.com/orlop/orlop/internal/runtime/confine"
 )
@@ -110,7 +111,7 @@ func run(conn *Conn) error {
 	}
 	// Signals the starter ignored would stay ignored in the application.
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT} {
-		defaultSignal(sig)
+		process.DefaultSignal(sig)
 	}
 	if _, err := unix.Setsid(); err != nil {
 		return fmt.Errorf("setsid: %w", err)

@@ -159,9 +159,10 @@ type Sandbox struct {
 	// is below, when the sandbox ends; WithSystemd a slice.
 	Cgroup string
 
-	t     testing.TB
-	stdin io.Closer
-	cmd   *exec.Cmd
+	t       testing.TB
+	program string
+	stdin   io.Closer
+	cmd     *exec.Cmd
 }
 
 // WithSystemd tells that engines are to use the systemd cgroup driver
@@ -183,7 +184,8 @@ func NewSandbox(t testing.TB) *Sandbox {
 		args = []string{"-systemd", "-cgroup", group, "cat"}
 	}
 	// cat ends when its standard input closes, i.e. also when this test is killed.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(Bin(t), "sandbox"), args...)
+	program := filepath.Join(Bin(t), "sandbox")
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -209,7 +211,7 @@ func NewSandbox(t testing.TB) *Sandbox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Sandbox{Pid: pid, Cgroup: group, t: t, stdin: stdin, cmd: cmd}
+	s := &Sandbox{Pid: pid, Cgroup: group, t: t, program: program, stdin: stdin, cmd: cmd}
 	t.Cleanup(s.end)
 	return s
 }
@@ -235,9 +237,10 @@ func (s *Sandbox) end() {
 	}
 }
 
-// Command is a command inside the sandbox, not yet started.
+// Command is a command inside the sandbox, not yet started. Streams that it is
+// not given are the sandbox's /dev/null, never the host's.
 func (s *Sandbox) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	all := append([]string{"-t", strconv.Itoa(s.Pid), "-m", "-n", "-p", "-i", "-u", "--", name}, args...)
+	all := append([]string{"-t", strconv.Itoa(s.Pid), "-m", "-n", "-p", "-i", "-u", "--", s.program, "-streams", name}, args...)
 	return exec.CommandContext(ctx, "nsenter", all...)
 }
 

@@ -2,9 +2,15 @@
 // of its own, with /run empty and only the loopback device, and takes
 // everything with it when it ends: the command's orphans die with the pid
 // namespace, interfaces and rules with the network namespace, mounts with the
-// mount namespace, and the control groups named by -cgroup are removed.
+// mount namespace, and the control groups named by -cgroup are removed. What it
+// changes in /dev and /etc is changed in copies of its own.
 //
 //	sandbox [-cgroup NAME] [-cwd DIR] [-tied] [-systemd] COMMAND ARG…
+//	sandbox -streams COMMAND ARG…
+//
+// The second form is for what comes into a sandbox by nsenter(1): it gives up
+// standard streams that are the host's /dev/null for the sandbox's own, and is
+// then the command.
 //
 // With -systemd the host's systemd can be asked for units from inside: its
 // buses stay in /run, and there is no pid namespace, because it has to know the
@@ -14,8 +20,8 @@
 // It ends when the command ends, or on SIGINT and SIGTERM, which it passes on;
 // with -tied also when its parent dies, even by SIGKILL. The exit status is the
 // command's.
-// The first line it writes to descriptor 3, if that is open, is the pid of the
-// namespaces' first process in the caller's pid namespace, for nsenter(1).
+// When the namespaces are ready it writes to descriptor 3, if that is open, the
+// pid of their first process in the caller's pid namespace, for nsenter(1).
 package main
 
 import (
@@ -38,6 +44,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/process"
+	"github.com/orlop/orlop/internal/testkit/hostfiles"
 )
 
 // innerEnv marks the process that is the first inside, systemdEnv that it is not
@@ -46,6 +53,10 @@ const (
 	innerEnv   = "ORLOP_SANDBOX_INNER"
 	systemdEnv = "ORLOP_SANDBOX_SYSTEMD"
 )
+
+// readyFD is where the first process inside tells the outer one that it is
+// prepared, and the outer one its caller.
+const readyFD = 3
 
 func main() {
 	if os.Getenv(innerEnv) != "" {
@@ -59,10 +70,20 @@ func outer() int {
 	cwd := flag.String("cwd", "", "working directory")
 	tied := flag.Bool("tied", false, "end with the parent; only for parents of one thread, because the kernel means the thread that started us")
 	systemd := flag.Bool("systemd", false, "let systemd be asked for units")
+	streams := flag.Bool("streams", false, "make no sandbox: be the command, without streams from outside of this one")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		flag.Usage()
 		return 2
+	}
+	if *streams {
+		return fail(become(flag.Args()))
+	}
+	// Looked at before anything is opened here.
+	var asker *os.File
+	if _, err := unix.FcntlInt(readyFD, unix.F_GETFD, 0); err == nil {
+		asker = os.NewFile(readyFD, "asker")
+		unix.CloseOnExec(readyFD)
 	}
 	// The inner process ends with this thread, so it has to be the main one.
 	runtime.LockOSThread()
@@ -85,13 +106,23 @@ func outer() int {
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	if err := cmd.Start(); err != nil {
+	ready, tell, err := os.Pipe()
+	if err != nil {
 		return fail(err)
 	}
-	if tell := os.NewFile(3, "ready"); tell != nil {
-		// Not open is fine: nobody asked.
-		_, _ = fmt.Fprintln(tell, cmd.Process.Pid)
-		_ = tell.Close()
+	cmd.ExtraFiles = []*os.File{tell}
+	err = cmd.Start()
+	_ = tell.Close()
+	if err != nil {
+		return fail(err)
+	}
+	// Without an answer it has said itself why it is not ready.
+	if n, _ := ready.Read(make([]byte, 1)); n == 1 && asker != nil {
+		_, _ = fmt.Fprintln(asker, cmd.Process.Pid)
+	}
+	_ = ready.Close()
+	if asker != nil {
+		_ = asker.Close()
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -119,6 +150,19 @@ func outer() int {
 	}
 }
 
+// become executes a command in place of this program, with streams of this
+// mount namespace.
+func become(args []string) error {
+	if err := hostfiles.Streams(); err != nil {
+		return err
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	return unix.Exec(path, args, os.Environ())
+}
+
 func fail(err error) int {
 	fmt.Fprintln(os.Stderr, "sandbox:", err)
 	return 125
@@ -142,9 +186,14 @@ func status(err error) int {
 // orphan and ends with the command, which ends all others.
 func inner() int {
 	systemd := os.Getenv(systemdEnv) != ""
+	tell := os.NewFile(readyFD, "ready")
 	if err := prepare(systemd); err != nil {
 		return fail(err)
 	}
+	if _, err := tell.Write([]byte{1}); err != nil {
+		return fail(err)
+	}
+	_ = tell.Close()
 	// What make(1) starts inherits these two as ignored, and Docker and runc pass
 	// that on to their containers: it would show who started the tests.
 	process.DefaultSignal(32)
@@ -234,10 +283,7 @@ func prepare(systemd bool) error {
 			buses[dir] = fd
 		}
 	}
-	for _, m := range []struct{ fs, at, data string }{{"proc", "/proc", ""}, {"tmpfs", "/run", "mode=755"}, {"mqueue", "/dev/mqueue", ""}} {
-		if _, err := os.Stat(m.at); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	for _, m := range []struct{ fs, at, data string }{{"proc", "/proc", ""}, {"tmpfs", "/run", "mode=755"}} {
 		if err := unix.Mount(m.fs, m.at, m.fs, unix.MS_NOSUID|unix.MS_NODEV, m.data); err != nil {
 			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
@@ -249,6 +295,9 @@ func prepare(systemd bool) error {
 		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("keep %s: %w", dir, err)
 		}
+	}
+	if err := errors.Join(hostfiles.Privatize(), hostfiles.Streams()); err != nil {
+		return err
 	}
 	// SIOCSIFFLAGS by hand: a netlink library is more than one flag needs.
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

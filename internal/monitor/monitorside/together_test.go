@@ -27,6 +27,7 @@ import (
 	"github.com/orlop/orlop/internal/monitor/daemonside"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
+	"github.com/orlop/orlop/internal/testkit/hostfiles"
 )
 
 // The tests of this file run real monitor processes (this test's program) that
@@ -45,6 +46,11 @@ func TestMain(t *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	// crun changes the owner of its streams.
+	if err := hostfiles.Enter("ORLOP_MONITOR_INSIDE"); err != nil {
+		fmt.Fprintln(os.Stderr, "own files:", err)
+		os.Exit(1)
 	}
 	code := t.Run()
 	programs.remove()

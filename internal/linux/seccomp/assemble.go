@@ -19,7 +19,7 @@ const (
 	retK    = unix.BPF_RET | unix.BPF_K
 )
 
-// Offsets in struct seccomp_data. Every supported machine is little-endian.
+// Offsets in struct seccomp_data.
 const (
 	offNr   = 0
 	offArch = 4
@@ -33,6 +33,8 @@ const maxProgram = 4096
 // forward only: when it is written, its target is already in place. A
 // position is an index into rev; the last instruction is 0.
 type assembler struct {
+	// big: arguments lie in memory with the upper half first.
+	big bool
 	rev []unix.SockFilter
 	// rets remembers where each return value was last written.
 	rets []retAt
@@ -154,7 +156,11 @@ func (a *assembler) cond(c *cond, wide bool, yes, no int) int {
 	if c.not {
 		yes, no = no, yes
 	}
-	off := offArgs + 8*uint32(c.arg)
+	lower := offArgs + 8*uint32(c.arg)
+	upper := lower + 4
+	if a.big {
+		lower, upper = upper, lower
+	}
 	lowMask, lowValue := uint32(c.mask), uint32(c.value)
 	highMask, highValue := uint32(c.mask>>32), uint32(c.value>>32)
 
@@ -169,7 +175,7 @@ func (a *assembler) cond(c *cond, wide bool, yes, no int) int {
 	if lowMask != ^uint32(0) {
 		a.emit(andK, lowMask)
 	}
-	low := a.emit(loadAbs, off)
+	low := a.emit(loadAbs, lower)
 	if !wide || (c.op == opEQ && highMask == 0) {
 		return low
 	}
@@ -182,7 +188,7 @@ func (a *assembler) cond(c *cond, wide bool, yes, no int) int {
 		equal := a.jump(jumpEQ, highValue, low, no)
 		a.jump(jumpGT, highValue, yes, equal)
 	}
-	return a.emit(loadAbs, off+4)
+	return a.emit(loadAbs, upper)
 }
 
 // program is the finished program in the kernel's order.

@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 
@@ -33,7 +34,7 @@ const flagTsync specs.LinuxSeccompFlag = "SECCOMP_FILTER_FLAG_TSYNC"
 // The class of every error is InvalidArgument, except NotImplemented on a
 // processor without table.
 func Compile(p *specs.LinuxSeccomp) (*Filter, error) {
-	m, ok := machineFor(runtime.GOARCH)
+	m, ok := hostMachine()
 	if !ok {
 		return nil, errdefs.ErrNotImplemented.WithMessage("compile seccomp profile: no table of system calls for " + runtime.GOARCH)
 	}
@@ -149,7 +150,7 @@ func compile(p *specs.LinuxSeccomp, m machine) (*Filter, error) {
 		}
 	}
 
-	var asm assembler
+	asm := assembler{big: m.big}
 	starts := make([]int, len(trees))
 	for i := len(trees) - 1; i >= 0; i-- {
 		asm.tree(trees[i].segs, def)
@@ -303,9 +304,10 @@ func (o *outcome) add(clauses []clause, act uint32) {
 }
 
 // muxClauses are the clauses of a call as seen through socketcall or ipc:
-// the first argument is the call's number instead of what it was.
+// the first argument is the call's number instead of what it was. It is an int
+// to the kernel on all machines, so its upper half does not count.
 func muxClauses(in []clause, act uint32, number uint32) []clause {
-	sel := cond{arg: 0, op: opEQ, mask: ^uint64(0), value: uint64(number)}
+	sel := cond{arg: 0, op: opEQ, mask: math.MaxUint32, value: uint64(number)}
 	if len(in) == 0 {
 		return []clause{{conds: []cond{sel}, act: act}}
 	}
@@ -414,6 +416,9 @@ func segments(calls []outcome, m *machine, abiIndex int, def, newer uint32) []se
 		default:
 			push(first, def, nil)
 		}
+	}
+	if a.base != x32Bit { // the numbers below it are x86_64's
+		push(0, def, nil)
 	}
 	push(a.base, def, nil)
 	for off := 0; off <= last; off++ {

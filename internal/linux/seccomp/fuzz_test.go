@@ -18,7 +18,7 @@ import (
 // of the machine. It fails on whatever the kernel's checker (bpf_check_classic
 // and seccomp_check_filter) refuses: other instructions, loads that are not
 // whole words of the data, jumps beyond the end.
-func interpret(prog []unix.SockFilter, c *call) (uint32, error) {
+func interpret(prog []unix.SockFilter, big bool, c *call) (uint32, error) {
 	var a uint32
 	for pc := 0; pc < len(prog); pc++ {
 		in := &prog[pc]
@@ -38,7 +38,7 @@ func interpret(prog []unix.SockFilter, c *call) (uint32, error) {
 				a = c.arch
 			case in.K >= offArgs && in.K < offArgs+48 && in.K%4 == 0:
 				v := c.args[(in.K-offArgs)/8]
-				if in.K%8 == 4 {
+				if (in.K%8 == 4) != big {
 					v >>= 32
 				}
 				a = uint32(v)
@@ -102,7 +102,7 @@ func calls(p *specs.LinuxSeccomp, m machine, limit int) []call {
 		return len(list) < limit
 	}
 	for _, a := range m.abis {
-		for _, nr := range []uint32{0, 1, 600, 0x3fffffff, x32Bit, x32Bit + 1023, noCall - 1, noCall, a.private, a.private + 9} {
+		for _, nr := range []uint32{0, 1, 600, 0x3fffffff, x32Bit, x32Bit + 1023, noCall - 1, noCall, a.private, a.private + 9, a.base, a.base - 1} {
 			add(call{nr: nr, arch: a.audit})
 		}
 	}
@@ -159,26 +159,26 @@ func checkProfile(t *testing.T, p *specs.LinuxSeccomp) {
 	for _, r := range p.Syscalls {
 		named += len(r.Names)
 	}
-	for _, goarch := range []string{"amd64", "386", "arm64", "arm"} {
-		m, _ := machineFor(goarch)
+	for _, name := range []string{"amd64", "x86", "arm64", "arm", "mips64", "mipsel64n32", "s390x"} {
+		m := machineOf(t, name)
 		f, err := compile(p, m)
 		if err != nil {
 			if !errdefs.IsInvalidArgument(err) {
-				t.Fatalf("%s: refused without the class InvalidArgument: %v", goarch, err)
+				t.Fatalf("%s: refused without the class InvalidArgument: %v", name, err)
 			}
 			continue
 		}
 		if err := checkJumps(f.prog); err != nil {
-			t.Fatalf("%s: the kernel would refuse the filter: %v", goarch, err)
+			t.Fatalf("%s: the kernel would refuse the filter: %v", name, err)
 		}
 		for _, c := range calls(p, m, max(60, min(1500, 20000/named))) {
-			got, err := interpret(f.prog, &c)
+			got, err := interpret(f.prog, m.big, &c)
 			if err != nil {
-				t.Fatalf("%s: call %+v: %v", goarch, c, err)
+				t.Fatalf("%s: call %+v: %v", name, c, err)
 			}
 			if want := model(p, m, c); got != want {
 				text, _ := json.Marshal(p)
-				t.Fatalf("%s: call %+v: filter says %#x, profile means %#x\n%s", goarch, c, got, want, text)
+				t.Fatalf("%s: call %+v: filter says %#x, profile means %#x\n%s", name, c, got, want, text)
 			}
 		}
 		raw, err := f.MarshalBinary()
@@ -191,7 +191,7 @@ func checkProfile(t *testing.T, p *specs.LinuxSeccomp) {
 		}
 		again, err := back.MarshalBinary()
 		if err != nil || !bytes.Equal(raw, again) {
-			t.Fatalf("%s: a filter changes on its way to the init (%v)", goarch, err)
+			t.Fatalf("%s: a filter changes on its way to the init (%v)", name, err)
 		}
 	}
 }
@@ -233,7 +233,7 @@ func small() *specs.LinuxSeccomp {
 	}
 }
 
-// FuzzProfile shakes a profile and compares its filters, for four machines,
+// FuzzProfile shakes a profile and compares its filters, for seven machines,
 // with what the profile means.
 func FuzzProfile(f *testing.F) {
 	dictionary := words()

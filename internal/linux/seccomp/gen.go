@@ -7,8 +7,11 @@
 //
 // What x/sys does not have is stated here with its source: the x32 ABI
 // (Linux arch/x86/entry/syscalls/syscall_64.tbl: the "64" rows do not exist
-// there, the "x32" rows have numbers of their own) and arm's private calls
-// (arch/arm/include/uapi/asm/unistd.h, __ARM_NR_*).
+// there, the "x32" rows have numbers of their own), arm's private calls
+// (arch/arm/include/uapi/asm/unistd.h, __ARM_NR_*), and that two ABIs have no
+// port of Go at all: those of mips64n32 and s390 are asked of libseccomp (gcc and
+// libseccomp-dev), and from call 424 on, where Linux numbers are the same for
+// all ABIs, taken from mips64 and s390x.
 package main
 
 import (
@@ -21,6 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +34,7 @@ const x32Bit = 0x40000000
 
 // only64 are the calls of syscall_64.tbl with ABI "64" that have no "x32" twin.
 var only64 = strings.Fields(`uselib create_module get_kernel_syms query_module nfsservctl _sysctl
-	set_thread_area get_thread_area epoll_ctl_old epoll_wait_old vserver map_shadow_stack`)
+	set_thread_area get_thread_area epoll_ctl_old epoll_wait_old vserver map_shadow_stack uretprobe uprobe`)
 
 // x32Own are the "x32" rows, numbered from 512.
 var x32Own = strings.Fields(`rt_sigaction rt_sigreturn ioctl readv writev recvfrom sendmsg recvmsg execve ptrace
@@ -43,6 +47,13 @@ var armPrivate = strings.Fields("breakpoint cacheflush usr26 usr32 set_tls get_t
 
 // notCalls are bases and masks among the numbers.
 var notCalls = []string{"arch_specific_syscall", "syscall_mask", "oabi_syscall_base"}
+
+// numbered are the gaps of the tables of mips.
+var numbered = regexp.MustCompile(`^(unused|reserved)[0-9]+$`)
+
+// unified is the first call that has one number in all ABIs, above their base
+// (Linux Documentation/process/adding-syscalls.rst).
+const unified = 424
 
 type numbers map[string]int
 
@@ -74,8 +85,59 @@ func main() {
 		arm[name] = 0xf0001 + i
 	}
 
-	write("table_x86.go", "tableX86", version, []string{"x86_64", "x86", "x32"}, amd64, x86, x32)
-	write("table_aarch.go", "tableARM", version, []string{"aarch64", "arm"}, arm64, arm)
+	mips64, mips := read("mips64"), read("mips")
+	n32 := asked("mips64n32", 6000, mips64, 5000)
+	s390x := read("s390x")
+	s390 := asked("s390", 0, s390x, 0)
+
+	write("x86_table.go", "tableX86", version, []string{"x86_64", "x86", "x32"}, amd64, x86, x32)
+	write("arm_table.go", "tableARM", version, []string{"aarch64", "arm"}, arm64, arm)
+	write("mips_table.go", "tableMIPS", version, []string{"mips64", "mips64n32", "mips"}, mips64, n32, mips)
+	write("s390_table.go", "tableS390", version, []string{"s390x", "s390"}, s390x, s390)
+	write("power_table.go", "tablePower", version, []string{"ppc64le"}, read("ppc64le"))
+	write("riscv_table.go", "tableRISCV", version, []string{"riscv64"}, read("riscv64"))
+	write("loong_table.go", "tableLoong", version, []string{"loongarch64"}, read("loong64"))
+}
+
+// asked are the numbers of an ABI by libseccomp, and those of its sister where
+// they are the same.
+func asked(abi string, base int, sister numbers, sisterBase int) numbers {
+	dir, err := os.MkdirTemp("", "gen")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	oracle := filepath.Join(dir, "oracle")
+	if out, err := exec.Command("gcc", "-o", oracle, "testdata/oracle.c", "-lseccomp").CombinedOutput(); err != nil {
+		log.Fatalf("build testdata/oracle.c: %v\n%s", err, out)
+	}
+	var question strings.Builder
+	for nr := range unified {
+		fmt.Fprintf(&question, "name %s %d\n", abi, base+nr)
+	}
+	cmd := exec.Command(oracle)
+	cmd.Stdin = strings.NewReader(question.String())
+	out, err := cmd.Output()
+	if err != nil {
+		log.Fatalf("ask libseccomp: %v", err)
+	}
+	n := numbers{}
+	for line := range strings.Lines(string(out)) {
+		var name string
+		var nr int
+		if _, err := fmt.Sscan(line, &nr, &name); err != nil {
+			log.Fatalf("libseccomp says %q: %v", line, err)
+		}
+		if name != "-" {
+			n[name] = nr
+		}
+	}
+	for name, nr := range sister {
+		if nr >= sisterBase+unified {
+			n[name] = nr - sisterBase + base
+		}
+	}
+	return n
 }
 
 func rename(n numbers, from, to string) {
@@ -110,7 +172,7 @@ func parse(path string) numbers {
 		if err != nil {
 			continue
 		}
-		if name := strings.ToLower(strings.TrimPrefix(w[0], "SYS_")); !slices.Contains(notCalls, name) {
+		if name := strings.ToLower(strings.TrimPrefix(w[0], "SYS_")); !slices.Contains(notCalls, name) && !numbered.MatchString(name) {
 			out[name] = nr
 		}
 	}

@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"runtime"
 	"slices"
 	"sort"
 
@@ -33,7 +34,7 @@ type abi struct {
 	// wide: arguments are compared with all 64 bits. On the others the
 	// upper half does not reach the call.
 	wide bool
-	// base is or-ed into every number.
+	// base is the first number, added to every call's.
 	base uint32
 	// mux: socket and IPC calls can also be made through socketcall(2) and
 	// ipc(2), with the call's number as first argument.
@@ -48,34 +49,90 @@ type machine struct {
 	native int
 	abis   []abi
 	table  []row
+	// big: the upper half of an argument comes first.
+	big bool
 }
 
-// machineFor is the machine a program built for goarch runs on.
-func machineFor(goarch string) (machine, bool) {
-	x86 := func(native int) machine {
-		return machine{native: native, table: tableX86[:], abis: []abi{
-			{arch: specs.ArchX86_64, audit: unix.AUDIT_ARCH_X86_64, wide: true},
-			{arch: specs.ArchX86, audit: unix.AUDIT_ARCH_I386, mux: true},
-			{arch: specs.ArchX32, audit: unix.AUDIT_ARCH_X86_64, base: x32Bit},
-		}}
-	}
-	arm := func(native int) machine {
-		return machine{native: native, table: tableARM[:], abis: []abi{
-			{arch: specs.ArchAARCH64, audit: unix.AUDIT_ARCH_AARCH64, wide: true},
-			{arch: specs.ArchARM, audit: unix.AUDIT_ARCH_ARM, private: 0xf0000},
-		}}
-	}
-	switch goarch {
+// hostMachine is the machine that this program runs on. The compiler knows
+// which case it is, so that no other machine's table is linked.
+func hostMachine() (machine, bool) {
+	switch runtime.GOARCH {
 	case "amd64":
-		return x86(0), true
+		return x86Machine(0), true
 	case "386":
-		return x86(1), true
+		return x86Machine(1), true
 	case "arm64":
-		return arm(0), true
+		return armMachine(0), true
 	case "arm":
-		return arm(1), true
+		return armMachine(1), true
+	case "mips64":
+		return mipsMachine(0, true), true
+	case "mips":
+		return mipsMachine(2, true), true
+	case "mips64le":
+		return mipsMachine(0, false), true
+	case "mipsle":
+		return mipsMachine(2, false), true
+	case "s390x":
+		return s390Machine(0), true
+	case "ppc64le":
+		return powerMachine(), true
+	case "riscv64":
+		return riscvMachine(), true
+	case "loong64":
+		return loongMachine(), true
 	}
 	return machine{}, false
+}
+
+func x86Machine(native int) machine {
+	return machine{native: native, table: tableX86[:], abis: []abi{
+		{arch: specs.ArchX86_64, audit: unix.AUDIT_ARCH_X86_64, wide: true},
+		{arch: specs.ArchX86, audit: unix.AUDIT_ARCH_I386, mux: true},
+		{arch: specs.ArchX32, audit: unix.AUDIT_ARCH_X86_64, base: x32Bit},
+	}}
+}
+
+func armMachine(native int) machine {
+	return machine{native: native, table: tableARM[:], abis: []abi{
+		{arch: specs.ArchAARCH64, audit: unix.AUDIT_ARCH_AARCH64, wide: true},
+		{arch: specs.ArchARM, audit: unix.AUDIT_ARCH_ARM, private: 0xf0000},
+	}}
+}
+
+// mipsMachine has its numbers from arch/mips/include/uapi/asm/unistd.h: each
+// ABI has a thousand.
+func mipsMachine(native int, big bool) machine {
+	m := machine{native: native, table: tableMIPS[:], big: big, abis: []abi{
+		{arch: specs.ArchMIPSEL64, audit: unix.AUDIT_ARCH_MIPSEL64, wide: true, base: 5000},
+		{arch: specs.ArchMIPSEL64N32, audit: unix.AUDIT_ARCH_MIPSEL64N32, base: 6000},
+		{arch: specs.ArchMIPSEL, audit: unix.AUDIT_ARCH_MIPSEL, base: 4000, mux: true},
+	}}
+	if big {
+		m.abis[0].arch, m.abis[0].audit = specs.ArchMIPS64, unix.AUDIT_ARCH_MIPS64
+		m.abis[1].arch, m.abis[1].audit = specs.ArchMIPS64N32, unix.AUDIT_ARCH_MIPS64N32
+		m.abis[2].arch, m.abis[2].audit = specs.ArchMIPS, unix.AUDIT_ARCH_MIPS
+	}
+	return m
+}
+
+func s390Machine(native int) machine {
+	return machine{native: native, table: tableS390[:], big: true, abis: []abi{
+		{arch: specs.ArchS390X, audit: unix.AUDIT_ARCH_S390X, wide: true, mux: true},
+		{arch: specs.ArchS390, audit: unix.AUDIT_ARCH_S390, mux: true},
+	}}
+}
+
+func powerMachine() machine {
+	return machine{table: tablePower[:], abis: []abi{{arch: specs.ArchPPC64LE, audit: unix.AUDIT_ARCH_PPC64LE, wide: true, mux: true}}}
+}
+
+func riscvMachine() machine {
+	return machine{table: tableRISCV[:], abis: []abi{{arch: specs.ArchRISCV64, audit: unix.AUDIT_ARCH_RISCV64, wide: true}}}
+}
+
+func loongMachine() machine {
+	return machine{table: tableLoong[:], abis: []abi{{arch: specs.ArchLOONGARCH64, audit: unix.AUDIT_ARCH_LOONGARCH64, wide: true}}}
 }
 
 // lookup is the table's row of a call, or -1.

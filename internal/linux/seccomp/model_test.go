@@ -36,14 +36,18 @@ func newVM(t testing.TB, prog []unix.SockFilter) machineVM {
 	return machineVM{vm}
 }
 
-func (m machineVM) run(t testing.TB, c call) uint32 {
+func (m machineVM) run(t testing.TB, big bool, c call) uint32 {
 	t.Helper()
 	var b [64]byte
 	binary.BigEndian.PutUint32(b[0:], c.nr)
 	binary.BigEndian.PutUint32(b[4:], c.arch)
 	for i, a := range c.args {
-		binary.BigEndian.PutUint32(b[16+8*i:], uint32(a))
-		binary.BigEndian.PutUint32(b[20+8*i:], uint32(a>>32))
+		lower, upper := b[16+8*i:], b[20+8*i:]
+		if big {
+			lower, upper = upper, lower
+		}
+		binary.BigEndian.PutUint32(lower, uint32(a))
+		binary.BigEndian.PutUint32(upper, uint32(a>>32))
 	}
 	v, err := m.vm.Run(b[:])
 	if err != nil {
@@ -230,16 +234,20 @@ func randomProfile(r *rand.Rand, m machine, archs []specs.Arch) *specs.LinuxSecc
 }
 
 func TestCompiledProfilesMeanWhatTheModelSays(t *testing.T) {
-	for _, goarch := range []string{"amd64", "386", "arm64", "arm"} {
-		t.Run(goarch, func(t *testing.T) {
-			m, ok := machineFor(goarch)
-			if !ok {
-				t.Fatal("no machine")
-			}
+	for _, p := range ports() {
+		t.Run(p.name, func(t *testing.T) {
+			m := p.machine
 			archs := []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM, specs.ArchS390X}
 			audits := []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM, 0, 0xffffffff}
+			for _, a := range m.abis {
+				archs, audits = append(archs, a.arch), append(audits, a.audit)
+			}
 			large := 0
-			for seed := range uint64(300) {
+			seeds := uint64(300)
+			if p.goarch != "amd64" && p.goarch != "arm64" {
+				seeds = 40
+			}
+			for seed := range seeds {
 				r := rand.New(rand.NewPCG(seed, 1))
 				p := randomProfile(r, m, archs)
 				f, err := compile(p, m)
@@ -257,7 +265,7 @@ func TestCompiledProfilesMeanWhatTheModelSays(t *testing.T) {
 					case 0:
 						c.nr = r.Uint32()
 					case 1:
-						c.nr = pick(r, []uint32{0, 470, 471, 472, 1000, x32Bit - 1, x32Bit, x32Bit + 1, x32Bit + 547, x32Bit + 548, noCall - 1, noCall, 0xeffff, 0xf0000, 0xf0001, 0xf0006, 0xf0007, 102, 117})
+						c.nr = pick(r, []uint32{0, 470, 471, 472, 1000, x32Bit - 1, x32Bit, x32Bit + 1, x32Bit + 547, x32Bit + 548, noCall - 1, noCall, 3999, 4000, 4999, 5000, 6000, 6500, 0xeffff, 0xf0000, 0xf0001, 0xf0006, 0xf0007, 102, 117})
 					case 2:
 						c.nr = uint32(r.IntN(600))
 						c.nr |= uint32(r.IntN(2)) * x32Bit
@@ -278,13 +286,13 @@ func TestCompiledProfilesMeanWhatTheModelSays(t *testing.T) {
 							c.args[i] = uint64(r.IntN(25))
 						}
 					}
-					if got, want := vm.run(t, c), model(p, m, c); got != want {
+					if got, want := vm.run(t, m.big, c), model(p, m, c); got != want {
 						t.Fatalf("seed %d: call %+v: filter says %#x, profile means %#x\n%s", seed, c, got, want, cmp.Diff(nil, p))
 					}
 				}
 			}
 			if large > 10 {
-				t.Errorf("%d of 300 profiles were too large to be tried", large)
+				t.Errorf("%d of %d profiles were too large to be tried", large, seeds)
 			}
 		})
 	}
@@ -293,7 +301,7 @@ func TestCompiledProfilesMeanWhatTheModelSays(t *testing.T) {
 func TestFarJumpsOfALargeProfile(t *testing.T) {
 	// Every call with conditions of its own: blocks far above 255
 	// instructions, so that conditional jumps need stepping stones.
-	m, _ := machineFor("amd64")
+	m := machineOf(t, "amd64")
 	p := &specs.LinuxSeccomp{DefaultAction: specs.ActKillProcess, Architectures: []specs.Arch{specs.ArchX86}}
 	for i := 0; i < len(m.table); i += 2 {
 		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{
@@ -310,7 +318,7 @@ func TestFarJumpsOfALargeProfile(t *testing.T) {
 		for i, a := range m.abis {
 			for _, v := range []uint64{0, 1, 100, 200, 1 << 40} {
 				c := call{nr: uint32(k.nr[i]), arch: a.audit, args: [6]uint64{2: v}}
-				if got, want := vm.run(t, c), model(p, m, c); got != want {
+				if got, want := vm.run(t, m.big, c), model(p, m, c); got != want {
 					t.Fatalf("%s %+v: filter says %#x, profile means %#x", k.name, c, got, want)
 				}
 			}

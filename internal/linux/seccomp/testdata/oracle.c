@@ -7,7 +7,10 @@
  *   arch NAME                       SCMP_ARCH_NAME in lower case
  *   foreign                         without this machine's own architecture
  *   rule ACTION CALL [ARG OP A B]…  one rule; OP is 1 NE … 7 MASKED_EQ
- *   number ARCH CALL                answers a line "CALL NUMBER" instead
+ *   version                         answers a line "MAJOR.MINOR.MICRO" instead
+ *   knows ARCH                      answers a line "ARCH yes" or "ARCH no"
+ *   number ARCH CALL                answers a line "CALL NUMBER"
+ *   name ARCH NUMBER                answers a line "NUMBER CALL", "NUMBER -" for none
  *
  * Calls the library does not know are listed on standard error.
  */
@@ -25,11 +28,20 @@ static void die(const char *what, int rc)
 	exit(1);
 }
 
+static uint32_t arch_named(const char *name)
+{
+	uint32_t arch = seccomp_arch_resolve_name(name);
+
+	if (!arch) /* would mean this machine's */
+		die(name, -EINVAL);
+	return arch;
+}
+
 int main(void)
 {
 	static char line[4096];
 	scmp_filter_ctx ctx = NULL;
-	int numbers = 0, rc;
+	int answers = 0, rc;
 
 	while (fgets(line, sizeof line, stdin)) {
 		char *word = strtok(line, " \n");
@@ -40,7 +52,7 @@ int main(void)
 			if (!ctx)
 				die("init", -EINVAL);
 		} else if (!strcmp(word, "arch")) {
-			rc = seccomp_arch_add(ctx, seccomp_arch_resolve_name(strtok(NULL, " \n")));
+			rc = seccomp_arch_add(ctx, arch_named(strtok(NULL, " \n")));
 			if (rc && rc != -EEXIST)
 				die("arch", rc);
 		} else if (!strcmp(word, "foreign")) {
@@ -48,10 +60,25 @@ int main(void)
 			if (rc)
 				die("foreign", rc);
 		} else if (!strcmp(word, "number")) {
-			uint32_t arch = seccomp_arch_resolve_name(strtok(NULL, " \n"));
+			uint32_t arch = arch_named(strtok(NULL, " \n"));
 			char *call = strtok(NULL, " \n");
 			printf("%s %d\n", call, seccomp_syscall_resolve_name_arch(arch, call));
-			numbers = 1;
+			answers = 1;
+		} else if (!strcmp(word, "name")) {
+			uint32_t arch = arch_named(strtok(NULL, " \n"));
+			int nr = strtol(strtok(NULL, " \n"), NULL, 0);
+			char *call = seccomp_syscall_resolve_num_arch(arch, nr);
+			printf("%d %s\n", nr, call ? call : "-");
+			free(call);
+			answers = 1;
+		} else if (!strcmp(word, "knows")) {
+			char *name = strtok(NULL, " \n");
+			printf("%s %s\n", name, seccomp_arch_resolve_name(name) ? "yes" : "no");
+			answers = 1;
+		} else if (!strcmp(word, "version")) {
+			const struct scmp_version *v = seccomp_version();
+			printf("%u.%u.%u\n", v->major, v->minor, v->micro);
+			answers = 1;
 		} else if (!strcmp(word, "rule")) {
 			uint32_t action = strtoul(strtok(NULL, " \n"), NULL, 0);
 			char *call = strtok(NULL, " \n"), *w;
@@ -75,7 +102,7 @@ int main(void)
 				die(call, rc);
 		}
 	}
-	if (numbers)
+	if (answers)
 		return 0;
 	rc = seccomp_export_bpf(ctx, STDOUT_FILENO);
 	if (rc)

@@ -107,6 +107,7 @@ suite() {
 	if [ "$f" -gt 0 ]; then
 		grep -E '^\s*--- FAIL' <<<"$out"
 		grep -E -B12 -A3 '^\s*(FAIL: |panic:|fatal error:|[a-z_]+_test\.go:[0-9]+:)' <<<"$out" | tail -n 120
+		grep -E 'level=(WARN|ERROR)' <<<"$out" | cut -c 1-300 | tail -n 40
 	fi
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }

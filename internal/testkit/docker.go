@@ -27,7 +27,6 @@ func NewDocker(t testing.TB, flags ...string) (*Sandbox, string) {
 	}
 	defer log.Close()
 	cmd := s.Command(context.Background(), filepath.Join(Root(t), "scripts/peer-engine.sh"), append([]string{dir, "--cgroup-parent", "/" + s.Cgroup}, flags...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -24,7 +23,6 @@ func StartRegistry(t testing.TB, s *Sandbox, dir string, images ...string) strin
 		t.Fatal(err)
 	}
 	cmd := s.Command(context.Background(), program, "serve", config)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, err := os.Create(filepath.Join(dir, "registry.log"))
 	if err != nil {
 		t.Fatal(err)

@@ -587,7 +587,11 @@ func (m *Monitor) conclude(exit container.Exit) {
 	for _, x := range m.execs {
 		left = append(left, x)
 	}
+	launched := m.running.InitPid != 0
 	m.mu.Unlock()
+	if exit.Reason != "" && launched {
+		m.log.Warn("the exit status is not the program's own", "container", m.id, "code", exit.Code, "reason", exit.Reason)
+	}
 	for _, x := range left {
 		x.conclude(container.Exit{Code: 137, Time: exit.Time, Reason: exit.Reason})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,11 +90,18 @@ func adopting() error {
 	}
 	limit := time.Now().Add(30 * time.Second)
 	for i, f := range orphans {
-		for f != nil && pidfd.Alive(f) {
+		if f == nil {
+			continue
+		}
+		if err := pidfd.Ended(f); err != nil {
+			return fmt.Errorf("orphan %d: %w", i, err)
+		}
+		// No event tells of its reaping, which follows at once.
+		for pidfd.Alive(f) {
 			if time.Now().After(limit) {
-				return fmt.Errorf("orphan %d is still there", i)
+				return fmt.Errorf("orphan %d is not reaped", i)
 			}
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 	}
 	cancel()

@@ -77,12 +77,8 @@ func Affinity(list string) error {
 		return nil
 	}
 	var set unix.CPUSet
-	cpus, err := parseList(list)
-	if err != nil {
+	if err := eachListed(list, set.Set); err != nil {
 		return err
-	}
-	for _, n := range cpus {
-		set.Set(n)
 	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return fmt.Errorf("set CPU affinity %s: %w", list, err)
@@ -93,10 +89,11 @@ func Affinity(list string) error {
 // maxListed bounds processor and node numbers.
 const maxListed = 4096
 
-// parseList reads the List format of cpuset(7).
-func parseList(list string) ([]int, error) {
-	var out []int
-	for _, part := range strings.Split(strings.TrimSpace(list), ",") {
+// eachListed calls f with every number of a list in the format of cpuset(7), as
+// often as it is listed. It keeps none of them: a list comes from a bundle and
+// may name the same range a million times.
+func eachListed(list string, f func(n int)) error {
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
 		from, to, isRange := strings.Cut(strings.TrimSpace(part), "-")
 		a, err := strconv.Atoi(from)
 		b := a
@@ -104,13 +101,13 @@ func parseList(list string) ([]int, error) {
 			b, err = strconv.Atoi(to)
 		}
 		if err != nil || a < 0 || b < a || b >= maxListed {
-			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("list %q is not of the form 0-3,7", list))
+			return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("list %.100q is not of the form 0-3,7 with numbers below %d", list, maxListed))
 		}
 		for ; a <= b; a++ {
-			out = append(out, a)
+			f(a)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 var domains = map[specs.LinuxPersonalityDomain]uintptr{specs.PerLinux: 0, specs.PerLinux32: 8}
@@ -158,12 +155,8 @@ func MemoryPolicy(p *specs.LinuxMemoryPolicy) error {
 	var mask [maxListed / bits.UintSize]uint
 	var ptr, size uintptr
 	if p.Nodes != "" {
-		nodes, err := parseList(p.Nodes)
-		if err != nil {
+		if err := eachListed(p.Nodes, func(n int) { mask[n/bits.UintSize] |= 1 << (n % bits.UintSize) }); err != nil {
 			return err
-		}
-		for _, n := range nodes {
-			mask[n/bits.UintSize] |= 1 << (n % bits.UintSize)
 		}
 		ptr, size = uintptr(unsafe.Pointer(&mask[0])), maxListed
 	}

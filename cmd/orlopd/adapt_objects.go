@@ -6,8 +6,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	containertypes "github.com/moby/moby/api/types/container"
-	networktypes "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -15,7 +13,6 @@ import (
 	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/engine/containers"
 	"github.com/orlop/orlop/internal/engine/images"
-	"github.com/orlop/orlop/internal/engine/networks"
 	"github.com/orlop/orlop/internal/store/records"
 )
 
@@ -30,60 +27,6 @@ func (i containerImages) Resolve(ctx context.Context, ref string, platform *ocis
 	return containers.Image{
 		ID: img.ID, Name: img.Name, Target: img.Target, Manifest: img.Manifest, ChainID: img.ChainID, Config: img.Config,
 	}, nil
-}
-
-// containerNetworks is containers.Networks over networks.Service.
-type containerNetworks struct{ s *networks.Service }
-
-func (n containerNetworks) Check(ctx context.Context, req containers.SandboxRequest) error {
-	return n.s.Check(ctx, networks.SandboxRequest(req))
-}
-
-func (n containerNetworks) Open(ctx context.Context, req containers.SandboxRequest) (*containers.Sandbox, error) {
-	s, err := n.s.Open(ctx, networks.SandboxRequest(req))
-	if err != nil {
-		return nil, err
-	}
-	out := containers.Sandbox(*s)
-	return &out, nil
-}
-
-func (n containerNetworks) Started(ctx context.Context, id string, pid int) error {
-	return n.s.Started(ctx, id, pid)
-}
-
-func (n containerNetworks) Close(ctx context.Context, id string) error { return n.s.Close(ctx, id) }
-
-func (n containerNetworks) Restore(ctx context.Context, live []containers.LiveSandbox) error {
-	out := make([]networks.LiveSandbox, len(live))
-	for i, l := range live {
-		out[i] = networks.LiveSandbox(l)
-	}
-	return n.s.Restore(ctx, out)
-}
-
-func (n containerNetworks) Resolve(ctx context.Context, ref string, mode containertypes.NetworkMode, others []string, ask *networktypes.EndpointSettings) (string, error) {
-	return n.s.Resolve(ctx, ref, mode, others, ask)
-}
-
-func (n containerNetworks) Connect(ctx context.Context, req containers.SandboxRequest, ref string, ask *networktypes.EndpointSettings) (network.Change, error) {
-	return n.s.Connect(ctx, networks.SandboxRequest(req), ref, ask)
-}
-
-func (n containerNetworks) Disconnect(ctx context.Context, req containers.SandboxRequest, ref string) (network.Change, error) {
-	return n.s.Disconnect(ctx, networks.SandboxRequest(req), ref)
-}
-
-func (n containerNetworks) HandOver(ctx context.Context, fromID, toID string) (from, to network.Attachment, err error) {
-	return n.s.HandOver(ctx, fromID, toID)
-}
-
-func (n containerNetworks) Rename(ctx context.Context, req containers.SandboxRequest) (network.Attachment, error) {
-	return n.s.Rename(ctx, networks.SandboxRequest(req))
-}
-
-func (n containerNetworks) Settings(id string) *containertypes.NetworkSettings {
-	return n.s.Settings(id)
 }
 
 // networkStore is networks.Store over a bucket of records.

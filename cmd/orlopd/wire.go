@@ -219,7 +219,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		Store:           containerStore,
 		Launcher:        launcher{monitors},
 		Images:          containerImages{imageService},
-		Networks:        containerNetworks{e.networks},
+		Networks:        e.networks,
 		NetworkWarnings: e.networkWarnings,
 		Logs:            logs{logReader},
 		Events:          e.broker,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"iter"
-	"net/netip"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/domain/network"
+	"github.com/orlop/orlop/internal/engine/networks"
 )
 
 // Store keeps what must survive a reboot: records, names, the leases of the
@@ -197,52 +197,12 @@ type Networks interface {
 	Settings(containerID string) *containertypes.NetworkSettings
 }
 
-// SandboxRequest is everything the networks have to know about a container.
-type SandboxRequest struct {
-	ContainerID, Name, Hostname, Domainname string
-	// Mode is "default", "bridge", "host", "none", "container:<id>" or a name.
-	Mode       string
-	MacAddress string
-	// Endpoints are the networks it is on, by name; nil is that of its mode.
-	Endpoints map[string]*networktypes.EndpointSettings
-	// Previous are the addresses of its last run: taken again if they are free.
-	Previous   []netip.Addr
-	Exposed    networktypes.PortSet
-	Bindings   networktypes.PortMap
-	PublishAll bool
-	DNS        []netip.Addr
-	DNSSearch  []string
-	DNSOptions []string
-	ExtraHosts []string
-	// Remapped containers are in a user namespace, which owns their network: a
-	// new one, or that of another container at UserNSPath.
-	Remapped   bool
-	UserNSPath string
-	// Join finds the process whose network is shared ("container:<id>").
-	Join func(id string) (pid int, ok bool)
-}
-
-// Sandbox is a network namespace with its endpoints.
-type Sandbox struct {
-	// Handle is nil when the namespace is the host's or another container's.
-	Handle container.Handle
-	// Path of the namespace to join, for "container:<id>".
-	Path       string
-	Attachment network.Attachment
-	// Hosts, ResolvConf and Hostname are the contents of the three files in
-	// /etc; nil leaves the image's own.
-	Hosts, ResolvConf, Hostname []byte
-	// Release closes the daemon's handle; the namespace lives on with the
-	// container. It may be repeated and may be nil.
-	Release func()
-}
-
-// LiveSandbox is a sandbox that was found running.
-type LiveSandbox struct {
-	Attachment network.Attachment
-	Pid        int
-	Name       string
-}
+// What networks are asked and answer is theirs.
+type (
+	SandboxRequest = networks.SandboxRequest
+	Sandbox        = networks.Sandbox
+	LiveSandbox    = networks.LiveSandbox
+)
 
 // Logs reads what monitors wrote.
 type Logs interface {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func noEnv(string) string { return "" }
@@ -192,6 +194,28 @@ func TestReloadTakesWhatMayChange(t *testing.T) {
 	merged, changed, pending := mergeReload(before.config, after)
 	if !slices.Equal(changed, []string{"label", "debug"}) || !slices.Equal(pending, []string{"icc"}) {
 		t.Errorf("changed %v, pending %v", changed, pending)
+	}
+	// Every option that is said to be taken over is.
+	all, _, _ := mergeReload(before.config, write(`{"labels": ["a=3"], "debug": true, "live-restore": false, "shutdown-timeout": 7,
+		"default-stop-timeout": 8, "features": {"containerd-snapshotter": true}, "insecure-registries": ["r.test"], "registry-mirrors": ["https://m.test"],
+		"max-concurrent-downloads": 9, "max-concurrent-uploads": 10, "max-download-attempts": 11,
+		"runtimes": {"other": {"path": "/bin/other"}}, "default-runtime": "other",
+		"default-shm-size": "1M", "default-ipc-mode": "shareable", "default-cgroupns-mode": "host"}`))
+	was := options(before.config)
+	for i, o := range options(all) {
+		if same := o.setting.String() == was[i].setting.String(); same == o.reload {
+			t.Errorf("%s: reload %v, but %q after %q", o.flag, o.reload, o.setting, was[i].setting)
+		}
+	}
+	want := map[string]string{
+		"debug": "true", "labels": `["a=3"]`, "live-restore": "false", "shutdown-timeout": "7", "default-stop-timeout": "8",
+		"features": "map[containerd-snapshotter:true]", "insecure-registries": `["r.test"]`, "registry-mirrors": `["https://m.test/"]`,
+		"max-concurrent-downloads": "9", "max-concurrent-uploads": "10", "max-download-attempts": "11",
+		"runtimes": "other:/bin/other", "default-runtime": "other",
+		"default-shm-size": "1048576", "default-ipc-mode": "shareable", "default-cgroupns-mode": "host",
+	}
+	if diff := cmp.Diff(want, all.reloadAttributes()); diff != "" {
+		t.Errorf("the event's attributes (-want +got):\n%s", diff)
 	}
 	if merged.Labels[0] != "a=2" || !merged.Debug || !merged.ICC || merged.MTU != 1400 {
 		t.Errorf("merged %+v", merged)

@@ -34,7 +34,7 @@ func (d *process) reload(ctx context.Context, e *engine) {
 	if len(pending) > 0 {
 		d.log.Warn("changed options take effect when the daemon is restarted", "options", strings.Join(pending, ", "))
 	}
-	if err := e.reload(ctx, merged, changed); err != nil {
+	if err := e.reload(ctx, merged); err != nil {
 		d.log.Error("Error reconfiguring the daemon", "error", err)
 		return
 	}
@@ -65,6 +65,10 @@ func mergeReload(running *Config, next *command) (merged *Config, changed, pendi
 	c := next.config
 	merged.Labels, merged.Debug, merged.ShutdownTimeout, merged.LiveRestore = c.Labels, c.Debug, c.ShutdownTimeout, c.LiveRestore
 	merged.InsecureRegistries, merged.RegistryMirrors = c.InsecureRegistries, c.RegistryMirrors
+	merged.MaxDownloads, merged.MaxUploads, merged.MaxDownloadAttempts = c.MaxDownloads, c.MaxUploads, c.MaxDownloadAttempts
+	merged.Features, merged.StopTimeout = c.Features, c.StopTimeout
+	merged.Runtimes, merged.DefaultRuntime = c.Runtimes, c.DefaultRuntime
+	merged.ShmSize, merged.IpcMode, merged.CgroupnsMode = c.ShmSize, c.IpcMode, c.CgroupnsMode
 	return merged, changed, pending
 }
 

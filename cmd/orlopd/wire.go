@@ -61,9 +61,11 @@ type engine struct {
 	broker     *events.Broker
 	networks   *networks.Service
 	containers *containers.Service
+	images     *images.Service
 	registry   *registries
 	system     *system.Service
 	machine    *host
+	id         string
 	volumes    *volumeList
 	monitors   *daemonside.Launcher
 	// ownGroup is the cgroup that only this engine uses; "" where the parent
@@ -99,6 +101,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	if err != nil {
 		return nil, err
 	}
+	e.id = id.ID
 	if err := c.canRemap(); err != nil {
 		return nil, err
 	}
@@ -153,7 +156,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	if e.registry, err = newRegistries(c, log); err != nil {
 		return nil, err
 	}
-	imageService, err := images.New(images.Config{
+	e.images, err = images.New(images.Config{
 		Namespace: id.Namespace,
 		Content:   e.db.Content(), Images: e.db.Images(), Leases: e.db.Leases(),
 		Tx: func(ctx context.Context, fn func(context.Context) error) error {
@@ -195,19 +198,9 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	e.closers = append(e.closers, monitors.Close)
 	logReader := logfile.NewReader()
 	e.closers = append(e.closers, logReader.Close)
-	defaults, err := c.containerDefaults()
+	containerSettings, err := c.containerSettings()
 	if err != nil {
 		return nil, err
-	}
-	if defaults.InitPath, err = c.initProgram(); err != nil {
-		return nil, err
-	}
-	runtimes := map[string]containers.Runtime{"orlop": {}, "runc": {}}
-	for name, rt := range c.Runtimes {
-		if path, err := lookPath(rt.Path); err == nil {
-			rt.Path = path // one that is not there is told when it is wanted
-		}
-		runtimes[name] = containers.Runtime{Path: rt.Path, Args: rt.Args}
 	}
 	cgroupParent := id.CgroupParent
 	if machine.facts.CgroupSystemd {
@@ -218,7 +211,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	e.containers, err = containers.New(containers.Config{
 		Store:           containerStore,
 		Launcher:        launcher{monitors},
-		Images:          containerImages{imageService},
+		Images:          containerImages{e.images},
 		Networks:        e.networks,
 		NetworkWarnings: e.networkWarnings,
 		Logs:            logs{logReader},
@@ -230,9 +223,8 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		Storage:         layerStorage{},
 		Seccomp:         seccompProfile,
 
-		Defaults: defaults, Runtimes: runtimes, CgroupParent: cgroupParent, CgroupPrefix: "orlop-" + id.ID,
+		Settings: containerSettings, CgroupParent: cgroupParent, CgroupPrefix: "orlop-" + id.ID,
 		AppArmorProfile: lsm.DefaultProfile,
-		StopTimeout:     time.Duration(c.StopTimeout) * time.Second,
 		Logger:          log, Now: now, NewID: newID,
 	})
 	if err != nil {
@@ -240,7 +232,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	}
 
 	e.volumes = &volumeList{store: volumeStore, containers: e.containers}
-	if e.system, err = e.wireSystem(c, id, machine, imageService); err != nil {
+	if e.system, err = e.wireSystem(c, id, machine, e.images); err != nil {
 		return nil, err
 	}
 	watcher, err := newHangups()
@@ -248,7 +240,7 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 		return nil, err
 	}
 	e.api, err = httpapi.New(httpapi.Config{
-		Containers: e.containers, Images: imageService, Networks: e.networks, Volumes: e.volumes, Events: e.broker, System: e.system,
+		Containers: e.containers, Images: e.images, Networks: e.networks, Volumes: e.volumes, Events: e.broker, System: e.system,
 		Product: "Orlop", Version: version.Version, MinVersion: c.MinAPIVersion, Experimental: c.Experimental,
 		BuilderVersion: "2",
 		Hangup:         watcher.watch,
@@ -403,6 +395,28 @@ func seccompProfile(profile string, spec *specs.Spec) (*specs.LinuxSeccomp, erro
 		return seccomp.DefaultProfile(caps)
 	}
 	return seccomp.LoadProfile([]byte(profile), caps)
+}
+
+// containerSettings are the options for containers.
+func (c *Config) containerSettings() (containers.Settings, error) {
+	s := containers.Settings{
+		Runtimes:    map[string]containers.Runtime{"orlop": {}, "runc": {}},
+		StopTimeout: time.Duration(c.StopTimeout) * time.Second,
+	}
+	var err error
+	if s.Defaults, err = c.containerDefaults(); err != nil {
+		return s, err
+	}
+	if s.Defaults.InitPath, err = c.initProgram(); err != nil {
+		return s, err
+	}
+	for name, rt := range c.Runtimes {
+		if path, err := lookPath(rt.Path); err == nil {
+			rt.Path = path // one that is not there is told when it is wanted
+		}
+		s.Runtimes[name] = containers.Runtime{Path: rt.Path, Args: rt.Args}
+	}
+	return s, nil
 }
 
 // containerDefaults are the options that fill create requests.

@@ -3,6 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -10,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	eventtypes "github.com/moby/moby/api/types/events"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 	systemtypes "github.com/moby/moby/api/types/system"
@@ -94,15 +98,56 @@ func (c *Config) registryInfo() *registry.ServiceConfig {
 	return info
 }
 
-// reload takes over what may change while containers run.
-func (e *engine) reload(_ context.Context, c *Config, changed []string) error {
-	if slices.Contains(changed, "insecure-registry") || slices.Contains(changed, "registry-mirror") {
-		if err := e.registry.reload(c); err != nil {
-			return err
-		}
+// reload takes over what may change while containers run; all of it or, with an
+// error, nothing. Who listens to events is told, as by Docker, also when
+// nothing has changed.
+func (e *engine) reload(_ context.Context, c *Config) error {
+	settings, err := c.containerSettings()
+	if err != nil {
+		return err
 	}
+	if err := e.registry.reload(c); err != nil {
+		return err
+	}
+	e.containers.Reload(settings)
+	e.images.Bound(c.MaxDownloads, c.MaxUploads)
 	e.system.Reload(c.settings(e.machine))
+	attributes := c.reloadAttributes()
+	attributes["name"] = e.machine.Hostname()
+	e.broker.Publish(eventtypes.Message{
+		Type: eventtypes.DaemonEventType, Action: eventtypes.ActionReload,
+		Actor: eventtypes.Actor{ID: e.id, Attributes: attributes},
+	})
 	return nil
+}
+
+// reloadAttributes are those of Docker's event "reload": every option that it
+// looks at again.
+func (c *Config) reloadAttributes() map[string]string {
+	list := func(l []string) string {
+		if len(l) == 0 {
+			return "[]"
+		}
+		raw, err := json.Marshal(l)
+		if err != nil {
+			panic(err) // strings only
+		}
+		return string(raw)
+	}
+	var runtimes []string
+	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
+		runtimes = append(runtimes, name+":"+c.Runtimes[name].Path)
+	}
+	return map[string]string{
+		"debug": strconv.FormatBool(c.Debug), "labels": list(c.Labels), "live-restore": strconv.FormatBool(c.LiveRestore),
+		"shutdown-timeout": strconv.Itoa(c.ShutdownTimeout), "default-stop-timeout": strconv.Itoa(c.StopTimeout),
+		"features":            fmt.Sprint(c.Features),
+		"insecure-registries": list(c.InsecureRegistries), "registry-mirrors": list(c.RegistryMirrors),
+		"max-concurrent-downloads": strconv.Itoa(c.MaxDownloads), "max-concurrent-uploads": strconv.Itoa(c.MaxUploads),
+		"max-download-attempts": strconv.Itoa(c.MaxDownloadAttempts),
+		"runtimes":              strings.Join(runtimes, " "), "default-runtime": c.DefaultRuntime,
+		"default-shm-size": strconv.FormatInt(c.ShmSize, 10), "default-ipc-mode": c.IpcMode, "default-cgroupns-mode": c.CgroupnsMode,
+	}
 }
 
 func describeMachine(h *host) system.Machine {

@@ -58,10 +58,7 @@ type Config struct {
 	// Seccomp loads a profile: "" is Docker's default.
 	Seccomp func(profile string, spec *specs.Spec) (*specs.LinuxSeccomp, error)
 
-	// Defaults of the daemon for create requests.
-	Defaults container.Defaults
-	// Runtimes by name; the default one is Defaults.Runtime.
-	Runtimes map[string]Runtime
+	Settings
 	// CgroupParent of containers when neither they nor the daemon's
 	// configuration name one, e.g. "/orlop-0a1b2c3d".
 	CgroupParent string
@@ -69,8 +66,6 @@ type Config struct {
 	CgroupPrefix string
 	// AppArmorProfile is the name of the default profile.
 	AppArmorProfile string
-	// StopTimeout before a kill, for containers without their own; 0 is 10 s.
-	StopTimeout time.Duration
 
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -80,10 +75,22 @@ type Config struct {
 	NewID func() string
 }
 
+// Settings are what a reload of the daemon's configuration may change.
+type Settings struct {
+	// Defaults of the daemon for create requests. Their map of ids and root
+	// folder are those of the daemon's start.
+	Defaults container.Defaults
+	// Runtimes by name; the default one is Defaults.Runtime.
+	Runtimes map[string]Runtime
+	// StopTimeout before a kill, for containers without their own; 0 is 10 s.
+	StopTimeout time.Duration
+}
+
 // Service is safe for concurrent use.
 type Service struct {
-	cfg   Config
-	facts container.HostFacts
+	cfg      Config
+	settings atomic.Pointer[Settings]
+	facts    container.HostFacts
 
 	// leaving is closed when the daemon goes and containers stay: watchers
 	// let go. work counts everything that was started for a container.
@@ -139,16 +146,10 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.StopTimeout == 0 {
-		cfg.StopTimeout = DefaultStopTimeout
-	}
 	if cfg.CgroupPrefix == "" {
 		cfg.CgroupPrefix = "orlop"
 	}
-	if len(cfg.Defaults.Runtimes) == 0 {
-		cfg.Defaults.Runtimes = slices.Sorted(maps.Keys(cfg.Runtimes))
-	}
-	return &Service{
+	s := &Service{
 		cfg:     cfg,
 		facts:   cfg.Host.Facts(),
 		leaving: make(chan struct{}),
@@ -157,7 +158,21 @@ func New(cfg Config) (*Service, error) {
 		execs:   map[string]*execution{},
 
 		departed: map[string]departure{},
-	}, nil
+	}
+	s.Reload(cfg.Settings)
+	return s, nil
+}
+
+// Reload replaces the settings: containers that are made or started from now on
+// get the new ones.
+func (s *Service) Reload(settings Settings) {
+	if settings.StopTimeout == 0 {
+		settings.StopTimeout = DefaultStopTimeout
+	}
+	if len(settings.Defaults.Runtimes) == 0 {
+		settings.Defaults.Runtimes = slices.Sorted(maps.Keys(settings.Runtimes))
+	}
+	s.settings.Store(&settings)
 }
 
 // Run forgets execs that ended long ago, until ctx ends.

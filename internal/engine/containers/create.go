@@ -56,7 +56,7 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	if host == nil {
 		host = &containertypes.HostConfig{}
 	}
-	warnings, err := container.ValidateHostConfig(host, s.facts, s.cfg.Defaults)
+	warnings, err := container.ValidateHostConfig(host, s.facts, s.settings.Load().Defaults)
 	resp.Warnings = append(resp.Warnings, warnings...)
 	if err != nil {
 		return resp, err
@@ -82,7 +82,7 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	if err != nil {
 		return resp, err
 	}
-	container.Adapt(host, s.facts, s.cfg.Defaults, func(ref string) (string, bool) {
+	container.Adapt(host, s.facts, s.settings.Load().Defaults, func(ref string) (string, bool) {
 		other, err := s.find(ref)
 		if err != nil {
 			return "", false
@@ -93,7 +93,7 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	if err := s.checkLinks(host); err != nil {
 		return resp, err
 	}
-	mounts, err := container.ResolveMounts(host, &config, s.cfg.Defaults, s.mountsOf)
+	mounts, err := container.ResolveMounts(host, &config, s.settings.Load().Defaults, s.mountsOf)
 	if err != nil {
 		return resp, err
 	}

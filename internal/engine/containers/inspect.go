@@ -25,7 +25,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 	// Copies: the answer is changed for older versions of the API.
 	config, host := *saved.Config, *saved.HostConfig
 	host.Links = s.inspectLinks(snap)
-	for _, u := range s.cfg.Defaults.Ulimits {
+	for _, u := range s.settings.Load().Defaults.Ulimits {
 		given := slices.ContainsFunc(host.Ulimits, func(have *containertypes.Ulimit) bool { return have.Name == u.Name })
 		if !given {
 			host.Ulimits = append(slices.Clone(host.Ulimits), u)

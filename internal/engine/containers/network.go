@@ -242,7 +242,7 @@ func (s *Service) networkRequest(snap *snapshot) SandboxRequest {
 		mode = networktypes.NetworkNone
 	}
 	return SandboxRequest{
-		Remapped:    container.Remapped(host, s.cfg.Defaults),
+		Remapped:    container.Remapped(host, s.settings.Load().Defaults),
 		ContainerID: snap.id, Name: snap.name, Hostname: config.Hostname, Domainname: config.Domainname,
 		Mode: mode, Endpoints: snap.saved.Endpoints, Previous: snap.saved.Addresses,
 		Exposed: config.ExposedPorts, Bindings: host.PortBindings, PublishAll: host.PublishAllPorts,

@@ -188,5 +188,5 @@ func (s *Service) stopTimeout(c *containertypes.Config, asked *int) time.Duratio
 	case c.StopTimeout != nil:
 		return time.Duration(*c.StopTimeout) * time.Second
 	}
-	return s.cfg.StopTimeout
+	return s.settings.Load().StopTimeout
 }

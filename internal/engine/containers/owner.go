@@ -16,10 +16,10 @@ type owner struct{ uid, gid int }
 
 // ownerFor is the owner of what is made for a container.
 func (s *Service) ownerFor(h *containertypes.HostConfig) *owner {
-	if !container.Remapped(h, s.cfg.Defaults) {
+	if !container.Remapped(h, s.settings.Load().Defaults) {
 		return nil
 	}
-	uid, gid := s.cfg.Defaults.IDMap.RootPair()
+	uid, gid := s.settings.Load().Defaults.IDMap.RootPair()
 	return &owner{uid, gid}
 }
 

@@ -10,7 +10,7 @@ import (
 // without asking the host anything.
 func (s *Service) processOf(snap *snapshot) (*specs.Process, error) {
 	return container.BuildProcess(container.SpecInput{
-		ID: snap.id, Config: snap.saved.Config, Host: snap.saved.HostConfig, Facts: s.facts, Defaults: s.cfg.Defaults,
+		ID: snap.id, Config: snap.saved.Config, Host: snap.saved.HostConfig, Facts: s.facts, Defaults: s.settings.Load().Defaults,
 		AppArmorProfile: s.cfg.AppArmorProfile,
 	})
 }

@@ -241,9 +241,9 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 	if owner != nil {
 		// For the container only: on disk its files have the ids that it sees,
 		// so whatever else looks at them needs no map.
-		rootfs.IDMap = s.cfg.Defaults.IDMap
+		rootfs.IDMap = s.settings.Load().Defaults.IDMap
 	}
-	runtime := s.cfg.Runtimes[host.Runtime]
+	runtime := s.settings.Load().Runtimes[host.Runtime]
 	// Whatever runs is ended before its network goes.
 	undo.add("monitor", func(ctx context.Context) error { return s.cfg.Launcher.Forget(ctx, o.id) })
 	if err := s.writeRun(o.id, runRecord{Attachment: made.attachment}); err != nil {
@@ -375,12 +375,12 @@ func recognizable(message string, code int) string {
 func (s *Service) specInput(snap *snapshot) (container.SpecInput, error) {
 	// A copy: limits that the host has lost since the create are taken out.
 	host := *snap.saved.HostConfig
-	if _, err := container.ValidateHostConfig(&host, s.facts, s.cfg.Defaults); err != nil {
+	if _, err := container.ValidateHostConfig(&host, s.facts, s.settings.Load().Defaults); err != nil {
 		return container.SpecInput{}, err
 	}
 	return container.SpecInput{
 		ID: snap.id, Config: snap.saved.Config, Host: &host, Mounts: boundMounts(snap.saved.Mounts),
-		Facts: s.facts, Defaults: s.cfg.Defaults,
+		Facts: s.facts, Defaults: s.settings.Load().Defaults,
 		CgroupParent: s.cfg.CgroupParent, CgroupPrefix: s.cfg.CgroupPrefix, AppArmorProfile: s.cfg.AppArmorProfile,
 		Device:       s.cfg.Host.Device,
 		DevicesBelow: s.cfg.Host.Devices,

@@ -67,9 +67,9 @@ func (s *Service) fillVolumes(ctx context.Context, o *object, made []string) err
 		return nil
 	}
 	view := container.Rootfs{Lower: rootfs.Lower}
-	if container.Remapped(o.saved.HostConfig, s.cfg.Defaults) {
+	if container.Remapped(o.saved.HostConfig, s.settings.Load().Defaults) {
 		// Unlike layers, volumes are shown with the ids that they have on disk.
-		view.IDMap = s.cfg.Defaults.IDMap
+		view.IDMap = s.settings.Load().Defaults.IDMap
 	}
 	return s.cfg.Views.View(ctx, view, ViewLinks, func(dir string) error {
 		for _, m := range empty {

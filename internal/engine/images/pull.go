@@ -355,16 +355,17 @@ func (p *puller) layers(ctx context.Context, b *bundle) error {
 	group.Go(func() error {
 		// In the order of the manifest: what is extracted first comes first.
 		for i, a := range missing {
-			if !p.downloads.TryAcquire(1) {
+			downloads := p.downloads.Load()
+			if !downloads.TryAcquire(1) {
 				for _, later := range missing[i:] {
 					p.report.phase(later.id, image.PhaseWaiting, 0, 0)
 				}
-				if err := p.downloads.Acquire(ctx, 1); err != nil {
+				if err := downloads.Acquire(ctx, 1); err != nil {
 					return err
 				}
 			}
 			group.Go(func() error {
-				defer p.downloads.Release(1)
+				defer downloads.Release(1)
 				return p.download(ctx, a)
 			})
 		}

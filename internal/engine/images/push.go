@@ -159,13 +159,14 @@ func (s *Service) pushBlobs(ctx context.Context, repo Repository, b *bundle, rep
 		}
 		pushed = append(pushed, layer.Digest.String())
 		group.Go(func() error {
-			if !s.uploads.TryAcquire(1) {
+			uploads := s.uploads.Load()
+			if !uploads.TryAcquire(1) {
 				report.layer(id, "Waiting", 0, 0)
-				if err := s.uploads.Acquire(gctx, 1); err != nil {
+				if err := uploads.Acquire(gctx, 1); err != nil {
 					return err
 				}
 			}
-			defer s.uploads.Release(1)
+			defer uploads.Release(1)
 			existed, err := repo.Push(gctx, layer, "", s.cfg.Content, func(done int64) { report.layer(id, "Pushing", done, layer.Size) })
 			if err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -62,8 +63,8 @@ type Config struct {
 // Service is the use cases. It is safe for concurrent use.
 type Service struct {
 	cfg       Config
-	downloads *semaphore.Weighted
-	uploads   *semaphore.Weighted
+	downloads atomic.Pointer[semaphore.Weighted]
+	uploads   atomic.Pointer[semaphore.Weighted]
 
 	// names is held by whoever changes references.
 	names sync.Mutex
@@ -83,12 +84,6 @@ func New(cfg Config) (*Service, error) {
 		cfg.Layers == nil, cfg.Registry == nil, cfg.Now == nil, cfg.NewID == nil:
 		return nil, errors.New("images: incomplete configuration")
 	}
-	if cfg.MaxDownloads <= 0 {
-		cfg.MaxDownloads = 3
-	}
-	if cfg.MaxUploads <= 0 {
-		cfg.MaxUploads = 5
-	}
 	if cfg.PartialFor <= 0 {
 		cfg.PartialFor = 24 * time.Hour
 	}
@@ -107,13 +102,22 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{
-		cfg:       cfg,
-		downloads: semaphore.NewWeighted(int64(cfg.MaxDownloads)),
-		uploads:   semaphore.NewWeighted(int64(cfg.MaxUploads)),
-		opened:    map[digest.Digest]*bundle{},
-		pulling:   map[string]chan struct{}{},
-	}, nil
+	s := &Service{cfg: cfg, opened: map[digest.Digest]*bundle{}, pulling: map[string]chan struct{}{}}
+	s.Bound(cfg.MaxDownloads, cfg.MaxUploads)
+	return s, nil
+}
+
+// Bound changes how many blobs are downloaded and uploaded at once; 0 and less
+// is the default, see Config. What is under way still counts to the old bounds.
+func (s *Service) Bound(downloads, uploads int) {
+	if downloads <= 0 {
+		downloads = 3
+	}
+	if uploads <= 0 {
+		uploads = 5
+	}
+	s.downloads.Store(semaphore.NewWeighted(int64(downloads)))
+	s.uploads.Store(semaphore.NewWeighted(int64(uploads)))
 }
 
 func (s *Service) context(ctx context.Context) context.Context {

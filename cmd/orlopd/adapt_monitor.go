@@ -64,7 +64,7 @@ func (m monitor) Update(ctx context.Context, resources *specs.LinuxResources) er
 
 func (m monitor) Exec(ctx context.Context, req containers.ExecRequest) (containers.Exec, error) {
 	x, err := m.Monitor.Exec(ctx, daemonside.ExecRequest{
-		ID: req.ID, Process: req.Process, Detach: req.Detach,
+		ID: req.ID, Process: req.Process, Detach: req.Detach, Note: req.Note,
 		Stdin: req.Streams.Stdin, Stdout: req.Streams.Stdout, Stderr: req.Streams.Stderr,
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
@@ -752,6 +753,33 @@ func TestTheWorkingDirectoryIsMadeWhereTheImageHasNone(t *testing.T) {
 	}
 	if err := k.Start(t.Context(), id); err == nil {
 		t.Error("the whiteout was not seen: nothing tried to make the folder")
+	}
+}
+
+func TestAnAdoptedExecIsShownAsItWasAskedFor(t *testing.T) {
+	k := containerstest.New(t)
+	k.Run(t, "web")
+	id, err := k.ExecCreate(t.Context(), "web", containertypes.ExecCreateRequest{
+		Cmd: []string{"sh", "-c", "sleep 1h"}, User: "1000", Privileged: true, Env: []string{"SECRET=1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.ExecStart(t.Context(), id, containers.ExecStartOptions{Detach: true}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := k.ExecInspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := k.Launcher.Monitor(k.Launcher.Launches()[0].ID).ExecOf(id).Note()
+	if strings.Contains(string(note), "SECRET") {
+		t.Errorf("the monitor keeps the environment: %s", note)
+	}
+	k.Reboot(t)
+	after, err := k.ExecInspect(t.Context(), id)
+	if diff := cmp.Diff(before, after); err != nil || diff != "" {
+		t.Errorf("%v, after the daemon's restart:\n%s", err, diff)
 	}
 }
 

@@ -2,6 +2,7 @@ package containers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +46,18 @@ type execution struct {
 	proc    Exec
 	code    *int
 	ended   time.Time
+}
+
+// note is what a daemon that adopts the exec has to know of the request:
+// what inspect and events show.
+func (e *execution) note() []byte {
+	req := e.req
+	req.Env = nil // the largest part, and not shown
+	raw, err := json.Marshal(req)
+	if err != nil {
+		return nil // it came as JSON
+	}
+	return raw
 }
 
 // ExecCreate configures another process of a running container.
@@ -146,7 +159,7 @@ func (s *Service) ExecStart(ctx context.Context, id string, opts ExecStartOption
 		process.ConsoleSize = &specs.Box{Height: size[0], Width: size[1]}
 	}
 	proc, err := m.Exec(context.WithoutCancel(ctx), ExecRequest{
-		ID: e.id, Process: &process, Detach: opts.Detach,
+		ID: e.id, Process: &process, Detach: opts.Detach, Note: e.note(),
 		Streams: AttachStreams{Stdin: e.req.AttachStdin && client.In != nil, Stdout: e.req.AttachStdout, Stderr: e.req.AttachStderr},
 	})
 	if err != nil {

@@ -134,12 +134,16 @@ type ExecRequest struct {
 	Streams AttachStreams
 	// Detach: nobody reads the output; Stream of the Exec is nil.
 	Detach bool
+	// Note is JSON that the monitor gives back when the exec is adopted.
+	Note []byte
 }
 
 // Exec is a process that was started by Monitor.Exec.
 type Exec interface {
 	ID() string
 	Pid() int
+	// Note of the ExecRequest; nil when the monitor is too old to keep it.
+	Note() []byte
 	// Stream is nil when detached or adopted.
 	Stream() Stream
 	Wait(ctx context.Context) (container.Exit, error)

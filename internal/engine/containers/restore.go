@@ -201,8 +201,8 @@ func (s *Service) adopt(ctx context.Context, f *found) {
 	s.follow(o, m, checks)
 }
 
-// adoptExec makes an exec of an earlier life of the daemon known again; what
-// it was asked for is not.
+// adoptExec makes an exec of an earlier life of the daemon known again. One whose
+// monitor is too old to have kept what it was asked for shows no command.
 func (s *Service) adoptExec(o *object, proc Exec) {
 	process, err := s.processOf(o.snapshot())
 	if err != nil {
@@ -210,7 +210,9 @@ func (s *Service) adoptExec(o *object, proc Exec) {
 		return
 	}
 	e := &execution{id: proc.ID(), o: o, process: process, started: closedChan(), begun: true, running: true, proc: proc}
-	e.req.Cmd = []string{""}
+	if err := json.Unmarshal(proc.Note(), &e.req); err != nil || len(e.req.Cmd) == 0 {
+		e.req.Cmd = []string{""}
+	}
 	s.mu.Lock()
 	s.execs[e.id] = e
 	s.mu.Unlock()

@@ -23,12 +23,16 @@ type ExecRequest struct {
 	Stdin, Stdout, Stderr bool
 	// Detach: there is no client; output is discarded.
 	Detach bool
+	// Note is JSON that the monitor keeps for a daemon that adopts the exec; may
+	// be nil.
+	Note []byte
 }
 
 // Exec is an additional process.
 type Exec struct {
 	m      *Monitor
 	id     string
+	note   []byte
 	stream *Stream
 
 	mu   sync.Mutex
@@ -51,7 +55,7 @@ func (m *Monitor) Exec(ctx context.Context, req ExecRequest) (*Exec, error) {
 	if req.ID == "" || req.Process == nil {
 		return nil, errdefs.ErrInvalidArgument.WithMessage("exec in container " + m.id + ": id and process are required")
 	}
-	x := &Exec{m: m, id: req.ID, done: make(chan struct{})}
+	x := &Exec{m: m, id: req.ID, note: req.Note, done: make(chan struct{})}
 	m.mu.Lock()
 	if _, taken := m.execs[req.ID]; taken {
 		m.mu.Unlock()
@@ -80,7 +84,7 @@ func (m *Monitor) Exec(ctx context.Context, req ExecRequest) (*Exec, error) {
 func (m *Monitor) startExec(ctx context.Context, x *Exec, req ExecRequest) (protocol.ExecStarted, error) {
 	var started protocol.ExecStarted
 	args := execArgs{
-		ExecArgs: protocol.ExecArgs{ID: req.ID, Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr},
+		ExecArgs: protocol.ExecArgs{ID: req.ID, Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Note: req.Note},
 		Process:  req.Process,
 	}
 	var files []int
@@ -96,6 +100,9 @@ func (m *Monitor) startExec(ctx context.Context, x *Exec, req ExecRequest) (prot
 	err := m.ask(ctx, protocol.OpExec, args, &started, files...)
 	return started, err
 }
+
+// Note is that of the ExecRequest; nil from a monitor that keeps none.
+func (x *Exec) Note() []byte { return x.note }
 
 // Execs lists those that run and those that ended and were not waited for.
 func (m *Monitor) Execs(ctx context.Context) ([]*Exec, error) {
@@ -122,7 +129,7 @@ func (m *Monitor) adoptExecs(ctx context.Context) error {
 		m.mu.Lock()
 		x, known := m.execs[s.ID]
 		if !known {
-			x = &Exec{m: m, id: s.ID, pid: s.Pid, done: make(chan struct{})}
+			x = &Exec{m: m, id: s.ID, note: s.Note, pid: s.Pid, done: make(chan struct{})}
 			m.execs[s.ID] = x
 		}
 		m.mu.Unlock()

@@ -54,6 +54,7 @@ func (m *monitor) exec(ctx context.Context, x *execution, files []*os.File) (any
 		t.abort()
 		return nil, nil, errdefs.ErrConflict.WithMessage("exec " + x.ID + " exists already")
 	}
+	t.note = x.Note
 	m.execs[x.ID] = t
 	m.active++
 	m.mu.Unlock()
@@ -93,7 +94,7 @@ func (m *monitor) listExecs() protocol.Execs {
 	defer m.mu.Unlock()
 	list := protocol.Execs{Execs: []protocol.ExecState{}}
 	for _, t := range m.execs {
-		list.Execs = append(list.Execs, protocol.ExecState{ID: t.id, Pid: t.pid, Exit: t.exit})
+		list.Execs = append(list.Execs, protocol.ExecState{ID: t.id, Pid: t.pid, Exit: t.exit, Note: t.note})
 	}
 	sort.Slice(list.Execs, func(i, j int) bool { return list.Execs[i].ID < list.Execs[j].ID })
 	return list

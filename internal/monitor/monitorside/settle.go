@@ -156,7 +156,7 @@ func (m *monitor) describe(s *settledState) bool {
 	}
 	for _, id := range m.order {
 		if x := m.execs[id]; x != nil {
-			s.Execs = append(s.Execs, protocol.ExecState{ID: x.id, Pid: x.pid, Exit: x.exit})
+			s.Execs = append(s.Execs, protocol.ExecState{ID: x.id, Pid: x.pid, Exit: x.exit, Note: x.note})
 		}
 	}
 	return true
@@ -308,7 +308,7 @@ func (m *monitor) takeOver(ctx context.Context, s *settledState) error {
 	}
 	m.main = t
 	for _, x := range s.Execs {
-		ended := &task{m: m, id: x.ID, pid: x.Pid, exit: x.Exit, in: &input{}, told: make(chan struct{})}
+		ended := &task{m: m, id: x.ID, pid: x.Pid, exit: x.Exit, note: x.Note, in: &input{}, told: make(chan struct{})}
 		ended.out.end()
 		close(ended.told)
 		m.execs[x.ID] = ended

@@ -1,6 +1,7 @@
 package monitorside
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"sync"
@@ -35,6 +36,8 @@ type task struct {
 
 	// exit is guarded by monitor.mu.
 	exit *protocol.Exit
+	// note is the daemon's, of an exec.
+	note json.RawMessage
 }
 
 type taskOptions struct {

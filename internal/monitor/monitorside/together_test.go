@@ -591,7 +591,7 @@ func TestExecsHaveStreamsAndCodesOfTheirOwn(t *testing.T) {
 func TestExecsAreAdoptedAndEndWithTheContainer(t *testing.T) {
 	b := newBench(t)
 	m := b.start(b.launch("a", "sleep", "1000"), daemonside.Files{})
-	x, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "x", Process: process_("sleep", "1000"), Detach: true})
+	x, err := m.Exec(b.ctx, daemonside.ExecRequest{ID: "x", Process: process_("sleep", "1000"), Detach: true, Note: []byte(`{"Cmd":["sleep"]}`)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -608,6 +608,9 @@ func TestExecsAreAdoptedAndEndWithTheContainer(t *testing.T) {
 	list, err := m.Execs(b.ctx)
 	if err != nil || len(list) != 2 || list[0].ID() != "x" || list[0].Pid() != pid {
 		t.Fatalf("execs %v, %v", list, err)
+	}
+	if got := string(list[0].Note()); got != `{"Cmd":["sleep"]}` || list[1].Note() != nil {
+		t.Errorf("notes %q and %q", got, list[1].Note())
 	}
 	if exit, err := list[1].Wait(b.ctx); err != nil || exit.Code != 4 {
 		t.Errorf("ended exec: %+v, %v", exit, err)

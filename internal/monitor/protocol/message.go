@@ -239,6 +239,9 @@ type ExecArgs struct {
 	Stdin  bool   `json:"stdin,omitempty"`
 	Stdout bool   `json:"stdout,omitempty"`
 	Stderr bool   `json:"stderr,omitempty"`
+	// Note is the daemon's own: ExecState has it again as it was. A monitor that
+	// does not know it loses it.
+	Note json.RawMessage `json:"note,omitempty"`
 }
 
 // ExecStarted answers OpExec.
@@ -252,6 +255,8 @@ type ExecState struct {
 	ID   string `json:"id"`
 	Pid  int    `json:"pid"`
 	Exit *Exit  `json:"exit,omitempty"`
+	// Note of the ExecArgs; only in the answer to OpExecs.
+	Note json.RawMessage `json:"note,omitempty"`
 }
 
 // Execs answers OpExecs.

@@ -369,7 +369,7 @@ func (m *Monitor) Exec(_ context.Context, req containers.ExecRequest) (container
 	if req.Process.Args[0] == "missing" {
 		return nil, Failure{Code: 127, Message: `exec: "missing": executable file not found in $PATH`}
 	}
-	x := &Exec{id: req.ID, Process: req.Process, done: make(chan struct{})}
+	x := &Exec{id: req.ID, note: req.Note, Process: req.Process, done: make(chan struct{})}
 	if !req.Detach {
 		x.stream = m.stream(req.Streams)
 	}
@@ -406,6 +406,7 @@ func (m *Monitor) Execs(context.Context) ([]containers.Exec, error) {
 // Exec is a fake process.
 type Exec struct {
 	id      string
+	note    []byte
 	Process *specs.Process
 	stream  *Stream
 	done    chan struct{}
@@ -426,6 +427,9 @@ func (x *Exec) End(code int) {
 
 // ID implements containers.Exec.
 func (x *Exec) ID() string { return x.id }
+
+// Note implements containers.Exec.
+func (x *Exec) Note() []byte { return x.note }
 
 // Pid implements containers.Exec.
 func (x *Exec) Pid() int { return 77 }

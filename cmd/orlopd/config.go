@@ -72,9 +72,11 @@ type Config struct {
 	// ForeignForward is "auto" or "off".
 	ForeignForward string
 	FirewallMark   int
-	HostIP         netip.Addr
-	MTU            int
-	Pools          []network.Pool
+	// PublishInput is "bypass" or "obey".
+	PublishInput string
+	HostIP       netip.Addr
+	MTU          int
+	Pools        []network.Pool
 	// NetworkOpts are options of networks by driver.
 	NetworkOpts        map[string]map[string]string
 	DNS                []netip.Addr
@@ -155,6 +157,7 @@ func defaultConfig(b Brand) *Config {
 		IPForward:       true,
 		Firewall:        true,
 		ForeignForward:  "auto", FirewallMark: int(firewall.DefaultMark),
+		PublishInput: string(network.InputBypass),
 		HostIP:       netip.IPv4Unspecified(),
 		MTU:          1500,
 		MaxDownloads: 3, MaxUploads: 5, MaxDownloadAttempts: 5,

@@ -86,6 +86,7 @@ func options(c *Config) []option {
 		{flag: "iptables", key: "iptables", help: "Filter, translate and publish ports with the kernel's firewall", setting: yes(&c.Firewall)},
 		{flag: "foreign-forward", key: "foreign-forward", help: `Let containers' packets through chains of Docker, ufw, firewalld and iptables that drop what is forwarded ("auto"|"off": only warn)`, setting: str(&c.ForeignForward)},
 		{flag: "firewall-mark", key: "firewall-mark", help: "Bit of the packet mark, as a number, by which other firewalls recognize what the engine lets through", setting: num(&c.FirewallMark)},
+		{flag: "publish-input", key: "publish-input", help: `Whether published ports obey the host's input rules, for containers and networks that do not say ("bypass"|"obey")`, setting: str(&c.PublishInput)},
 		{flag: "mtu", key: "mtu", help: `Set the MTU for the default "bridge" network`, setting: num(&c.MTU)},
 		{flag: "default-network-opt", key: "default-network-opts", help: "Default network options", setting: driverSetting{&c.NetworkOpts}},
 		{flag: "default-address-pool", key: "default-address-pools", help: "Default address pools for node specific local networks", setting: poolSetting{&c.Pools}},

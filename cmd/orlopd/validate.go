@@ -14,6 +14,7 @@ import (
 
 	containertypes "github.com/moby/moby/api/types/container"
 
+	"github.com/orlop/orlop/internal/domain/network"
 	"github.com/orlop/orlop/internal/httpapi"
 )
 
@@ -69,6 +70,9 @@ func (c *Config) validate() error {
 	}
 	if c.ForeignForward != "auto" && c.ForeignForward != "off" {
 		return fmt.Errorf("invalid foreign-forward: %s (auto or off)", c.ForeignForward)
+	}
+	if _, err := network.ParseInput("publish-input", c.PublishInput); err != nil {
+		return err
 	}
 	if m := c.FirewallMark; m <= 0 || m > 1<<31 || m&(m-1) != 0 {
 		return fmt.Errorf("invalid firewall-mark: %d is not one bit of 32", m)

@@ -298,7 +298,7 @@ func (e *engine) wireNetworks(c *Config, id Identity, netdBinary string, bucket 
 	return networks.New(networks.Config{
 		Default: def, Pools: c.Pools, EngineID: id.ID, DriverOptions: c.NetworkOpts,
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOpts, HostGateway: c.HostGateway,
-		KeepForwarding: !c.IPForward,
+		KeepForwarding: !c.IPForward, PublishInput: network.Input(c.PublishInput),
 		Plugins: networkPlugins{plugin.New(plugin.Config{
 			Sockets: []string{filepath.Join(c.ExecRoot, "plugins"), "/run/docker/plugins"},
 			Specs:   []string{"/etc/" + c.Brand.Dir + "/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"},

@@ -36,6 +36,9 @@ type Saved struct {
 	// Addresses that it had in its last run: it gets them again if they are free.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Mounts    []Mount      `json:"mounts,omitempty"`
+	// Publish are labels of the request (not of the image, as those of Config may
+	// be) that say how ports are published.
+	Publish map[string]string `json:"publish,omitempty"`
 
 	// StartedAt and FinishedAt are zero when that did not happen yet.
 	StartedAt  time.Time `json:"startedAt,omitzero"`
@@ -95,7 +98,7 @@ func (s *Saved) UnmarshalJSON(data []byte) error {
 
 // savedKeys are the keys of Saved; a test holds them against its tags.
 var savedKeys = []string{
-	"state", "created", "image", "imageManifest", "platform", "config", "hostConfig", "endpoints", "addresses", "mounts",
+	"state", "created", "image", "imageManifest", "platform", "config", "hostConfig", "endpoints", "addresses", "mounts", "publish",
 	"startedAt", "finishedAt", "exitCode", "error", "oomKilled", "restartCount", "manuallyStopped",
 }
 

@@ -119,4 +119,6 @@ type Binding struct {
 	ContainerPort uint16     `json:"containerPort"`
 	// Direct: the port may also be reached by the container's own address.
 	Direct bool `json:"direct,omitempty"`
+	// ObeysInput: the host's input rules decide about connections (InputObey).
+	ObeysInput bool `json:"obeysInput,omitempty"`
 }

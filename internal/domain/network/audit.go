@@ -69,6 +69,9 @@ func Audit(records []Record, attachments []Attachment) ([]Reach, error) {
 			if b.HostPort == 0 {
 				continue // routed: by the container's own address, below
 			}
+			if b.ObeysInput {
+				why = "published, obeys the host's input rules"
+			}
 			add(from, who, fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto), netip.AddrPortFrom(b.HostIP, b.HostPort).String(), why)
 		}
 	}

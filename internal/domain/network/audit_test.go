@@ -23,6 +23,7 @@ func TestAuditNamesWhatIsReachable(t *testing.T) {
 		{ContainerID: "c1", Name: "web", Mode: "front", Ports: []Binding{
 			{Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: 8080, ContainerPort: 80},
 			{Proto: "udp", HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 53, ContainerPort: 53},
+			{Proto: "tcp", HostIP: netip.IPv6Unspecified(), HostPort: 8443, ContainerPort: 443, ObeysInput: true},
 		}},
 		{ContainerID: "c2", Name: "agent", Mode: HostName},
 	}
@@ -47,6 +48,7 @@ network lan > the wire of eth0: all by "", macvlan
 anywhere > container agent: all it listens on by "the host's addresses", network host: the host's input rules
 anywhere > container web: 80/tcp by "0.0.0.0:8080", published
 this host > container web: 53/udp by "127.0.0.1:53", published
+anywhere > container web: 443/tcp by "[::]:8443", published, obeys the host's input rules
 `
 	if got.String() != want {
 		t.Errorf("audit:\n%swant:\n%s", &got, want)

@@ -83,6 +83,8 @@ type BridgeOptions struct {
 	// Trusted interfaces may send to the containers' own addresses, to
 	// published ports only.
 	Trusted []string
+	// Input of published ports; empty is the daemon's default.
+	Input   Input
 	Default bool
 }
 
@@ -164,6 +166,15 @@ func ParseBridgeOptions(options map[string]string) (BridgeOptions, error) {
 	}
 	if _, err := ParseEgress(options); err != nil {
 		return o, err
+	}
+	if v, ok := options[OptPublishInput]; ok {
+		var err error
+		if o.Input, err = ParseInput(OptPublishInput, v); err != nil {
+			return o, err
+		}
+	}
+	if o.Input == InputObey && (o.Mode4 == GatewayRouted || o.Mode6 == GatewayRouted) {
+		return o, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("%s=%s is of no use with gateway mode routed: ports are reached by the containers' own addresses", OptPublishInput, InputObey))
 	}
 	if o.MTU < 0 {
 		return o, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid MTU number: %d", o.MTU))

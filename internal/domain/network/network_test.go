@@ -132,12 +132,12 @@ func TestWantedPortsAreDockers(t *testing.T) {
 		hostIP  netip.Addr
 		want    []WantedPort
 	}{
-		"an address for each family":     {bind: networktypes.PortMap{port("80/tcp"): {{HostPort: "8080"}}}, want: []WantedPort{{"tcp", 80, 8080, 8080, []netip.Addr{any4, any6}}}},
-		"one address":                    {bind: networktypes.PortMap{port("80/tcp"): {{HostIP: local, HostPort: "8080"}}}, want: []WantedPort{{"tcp", 80, 8080, 8080, []netip.Addr{local}}}},
-		"two addresses, one port":        {bind: networktypes.PortMap{port("80/tcp"): {{HostIP: local}, {HostIP: netip.MustParseAddr("10.0.0.1")}}}, want: []WantedPort{{"tcp", 80, 0, 0, []netip.Addr{local, netip.MustParseAddr("10.0.0.1")}}}},
-		"a range":                        {bind: networktypes.PortMap{port("80/udp"): {{HostIP: local, HostPort: "8000-8010"}}}, want: []WantedPort{{"udp", 80, 8000, 8010, []netip.Addr{local}}}},
-		"default address of --ip":        {bind: networktypes.PortMap{port("80/tcp"): {{HostPort: "1"}}}, hostIP: local, want: []WantedPort{{"tcp", 80, 1, 1, []netip.Addr{local}}}},
-		"-P publishes what is exposed":   {exposed: []string{"81/tcp"}, all: true, want: []WantedPort{{"tcp", 81, 0, 0, []netip.Addr{any4, any6}}}},
+		"an address for each family":     {bind: networktypes.PortMap{port("80/tcp"): {{HostPort: "8080"}}}, want: []WantedPort{{"tcp", 80, 8080, 8080, []netip.Addr{any4, any6}, ""}}},
+		"one address":                    {bind: networktypes.PortMap{port("80/tcp"): {{HostIP: local, HostPort: "8080"}}}, want: []WantedPort{{"tcp", 80, 8080, 8080, []netip.Addr{local}, ""}}},
+		"two addresses, one port":        {bind: networktypes.PortMap{port("80/tcp"): {{HostIP: local}, {HostIP: netip.MustParseAddr("10.0.0.1")}}}, want: []WantedPort{{"tcp", 80, 0, 0, []netip.Addr{local, netip.MustParseAddr("10.0.0.1")}, ""}}},
+		"a range":                        {bind: networktypes.PortMap{port("80/udp"): {{HostIP: local, HostPort: "8000-8010"}}}, want: []WantedPort{{"udp", 80, 8000, 8010, []netip.Addr{local}, ""}}},
+		"default address of --ip":        {bind: networktypes.PortMap{port("80/tcp"): {{HostPort: "1"}}}, hostIP: local, want: []WantedPort{{"tcp", 80, 1, 1, []netip.Addr{local}, ""}}},
+		"-P publishes what is exposed":   {exposed: []string{"81/tcp"}, all: true, want: []WantedPort{{"tcp", 81, 0, 0, []netip.Addr{any4, any6}, ""}}},
 		"exposed alone is not published": {exposed: []string{"81/tcp"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestPortTableRefusesWhatOverlaps(t *testing.T) {
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	tab := NewPortTable(40000, 40003, 40001)
 	take := func(w WantedPort) (uint16, error) { return tab.Take(w, nil) }
-	fixed := func(port uint16, ips ...netip.Addr) WantedPort { return WantedPort{"tcp", 80, port, port, ips} }
+	fixed := func(port uint16, ips ...netip.Addr) WantedPort { return WantedPort{"tcp", 80, port, port, ips, ""} }
 
 	if _, err := take(fixed(80, one)); err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestPortTableRefusesWhatOverlaps(t *testing.T) {
 	if _, err := take(fixed(80, any6)); err != nil {
 		t.Errorf("the same port of the other family: %v", err)
 	}
-	if _, err := take(WantedPort{"udp", 80, 80, 80, []netip.Addr{any4}}); err != nil {
+	if _, err := take(WantedPort{"udp", 80, 80, 80, []netip.Addr{any4}, ""}); err != nil {
 		t.Errorf("the same port of another protocol: %v", err)
 	}
 	_, err := take(fixed(80, any4))
@@ -190,7 +190,7 @@ func TestPortTableRefusesWhatOverlaps(t *testing.T) {
 
 	var got []uint16
 	for range 4 {
-		p, err := take(WantedPort{"tcp", 80, 0, 0, []netip.Addr{any4, any6}})
+		p, err := take(WantedPort{"tcp", 80, 0, 0, []netip.Addr{any4, any6}, ""})
 		if err != nil {
 			if !errors.Is(err, ErrAllPortsAllocated) {
 				t.Error(err)
@@ -203,7 +203,7 @@ func TestPortTableRefusesWhatOverlaps(t *testing.T) {
 		t.Errorf("ephemeral ports %v: 40001 is excluded", got)
 	}
 	tab.Release("tcp", 40000, any4, any6)
-	if p, err := take(WantedPort{"tcp", 80, 0, 0, []netip.Addr{any4, any6}}); p != 40000 {
+	if p, err := take(WantedPort{"tcp", 80, 0, 0, []netip.Addr{any4, any6}, ""}); p != 40000 {
 		t.Errorf("port %d %v, want the one that is free again", p, err)
 	}
 }

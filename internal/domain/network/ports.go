@@ -19,6 +19,8 @@ type WantedPort struct {
 	// First and Last bound the host port; both 0 is any ephemeral one.
 	First, Last uint16
 	HostIPs     []netip.Addr
+	// Input is what the container's labels say; empty for nothing.
+	Input Input
 }
 
 // WantedPorts reads Docker's three fields (ExposedPorts, PortBindings,
@@ -266,14 +268,14 @@ func Reserved(bindings []Binding) []Binding {
 
 // Relayed reports whether connections are (also) carried by netd, because the
 // kernel cannot translate them: the families differ, or the host address
-// includes [::1] (IPv6 has no route_localnet).
+// includes [::1] (IPv6 has no route_localnet); or because it must not.
 func (b Binding) Relayed() bool {
-	return b.HostPort != 0 && (b.HostIP.Is4() != b.ContainerIP.Is4() || b.HostIP.Is6() && (b.HostIP.IsUnspecified() || b.HostIP.IsLoopback()))
+	return b.HostPort != 0 && (b.ObeysInput || b.HostIP.Is4() != b.ContainerIP.Is4() || b.HostIP.Is6() && (b.HostIP.IsUnspecified() || b.HostIP.IsLoopback()))
 }
 
 // Translated reports whether the firewall translates the binding.
 func (b Binding) Translated() bool {
-	return b.HostPort != 0 && b.HostIP.Is4() == b.ContainerIP.Is4() && !(b.HostIP.Is6() && b.HostIP.IsLoopback())
+	return b.HostPort != 0 && !b.ObeysInput && b.HostIP.Is4() == b.ContainerIP.Is4() && !(b.HostIP.Is6() && b.HostIP.IsLoopback())
 }
 
 // String is the binding as Docker writes it in errors.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,6 +79,8 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	if opts.Platform == nil && req.Config.Image != "" {
 		resp.Warnings = append(resp.Warnings, platformWarnings(image.Config.Platform)...)
 	}
+	// Before the image's labels join them.
+	publish := network.PublishLabels(req.Config.Labels)
 	config, err := container.Merge(*req.Config, container.ImageDefaults(image.Config.Config))
 	if err != nil {
 		return resp, err
@@ -98,6 +101,9 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 		return resp, err
 	}
 	if err := checkSources(mounts); err != nil {
+		return resp, err
+	}
+	if err := checkPublish(publish, &config, host); err != nil {
 		return resp, err
 	}
 	if config.Hostname == "" {
@@ -123,6 +129,7 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 		HostConfig:    host,
 		Mounts:        mounts,
 		ImageManifest: manifestOf(image),
+		Publish:       publish,
 	}
 	saved.Endpoints = endpointsOf(host.NetworkMode, req.NetworkingConfig)
 	if _, err := s.logConfig(id, cmp.Or(name, id), &saved); err != nil {
@@ -222,6 +229,19 @@ func checkSources(mounts []container.Mount) error {
 		}
 	}
 	return nil
+}
+
+// checkPublish validates labels that say how ports are published.
+func checkPublish(labels map[string]string, config *containertypes.Config, host *containertypes.HostConfig) error {
+	rules, err := network.ParsePublish(labels)
+	if err != nil || len(labels) == 0 {
+		return err
+	}
+	wanted, err := network.WantedPorts(config.ExposedPorts, host.PortBindings, host.PublishAllPorts, netip.Addr{}, false)
+	if err != nil {
+		return err
+	}
+	return rules.Check(wanted)
 }
 
 // checkEndpoints validates what a request says about its endpoints. A network

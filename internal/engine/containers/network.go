@@ -246,7 +246,8 @@ func (s *Service) networkRequest(snap *snapshot) SandboxRequest {
 		ContainerID: snap.id, Name: snap.name, Hostname: config.Hostname, Domainname: config.Domainname,
 		Mode: mode, Endpoints: snap.saved.Endpoints, Previous: snap.saved.Addresses,
 		Exposed: config.ExposedPorts, Bindings: host.PortBindings, PublishAll: host.PublishAllPorts,
-		DNS: host.DNS, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions,
+		Publish: snap.saved.Publish,
+		DNS:     host.DNS, DNSSearch: host.DNSSearch, DNSOptions: host.DNSOptions,
 		ExtraHosts: host.ExtraHosts,
 	}
 }

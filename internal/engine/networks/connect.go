@@ -234,6 +234,14 @@ func (s *Service) movePorts(ctx context.Context, req SandboxRequest, from networ
 		if err != nil {
 			return err
 		}
+		for _, w := range wanted {
+			for _, ip := range w.HostIPs {
+				_, _, reserved := now.target(ip)
+				if _, err := network.DecideInput(w, now.input(ip), s.cfg.PublishInput, reserved); err != nil {
+					return err
+				}
+			}
+		}
 		to.Ports, wanted = keepPorts(from.Ports, wanted, now)
 		fresh, err := s.takePorts(wanted, now, nil)
 		if err != nil {
@@ -261,7 +269,8 @@ func (s *Service) movePorts(ctx context.Context, req SandboxRequest, from networ
 }
 
 // keepPorts redirects the bindings there are, and returns what of wanted is
-// left: host addresses that have no port yet.
+// left: host addresses that have no port yet. Whether a port obeys the host's
+// input rules was decided when it was published.
 func keepPorts(have []network.Binding, wanted []network.WantedPort, to lead) (kept []network.Binding, left []network.WantedPort) {
 	for _, b := range have {
 		target, direct, reserved := to.target(b.HostIP)

@@ -207,7 +207,15 @@ func (s *Service) wantedPorts(req SandboxRequest, bind netip.Addr) ([]network.Wa
 	if !bind.IsValid() {
 		bind = s.cfg.Default.HostIP
 	}
-	return network.WantedPorts(req.Exposed, req.Bindings, req.PublishAll, bind, s.ipv6)
+	rules, err := network.ParsePublish(req.Publish)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := network.WantedPorts(req.Exposed, req.Bindings, req.PublishAll, bind, s.ipv6)
+	for i, w := range wanted {
+		wanted[i].Input = rules.Of(w.Proto, w.ContainerPort)
+	}
+	return wanted, err
 }
 
 // Open makes the sandbox of a container: addresses and ports are decided,
@@ -660,22 +668,28 @@ func (s *Service) takePorts(wanted []network.WantedPort, to lead, skip map[uint1
 	for _, w := range wanted {
 		one := w
 		one.HostIPs = nil
-		for _, ip := range w.HostIPs {
-			if _, _, reserved := to.target(ip); reserved {
+		obeys := make([]bool, len(w.HostIPs))
+		for i, ip := range w.HostIPs {
+			_, _, reserved := to.target(ip)
+			if obeys[i], err = network.DecideInput(w, to.input(ip), s.cfg.PublishInput, reserved); err != nil {
+				break
+			}
+			if reserved {
 				one.HostIPs = append(one.HostIPs, ip)
 			}
 		}
 		port := uint16(0)
-		if len(one.HostIPs) > 0 {
-			if port, err = s.ports.Take(one, skip); err != nil {
-				for _, b := range network.Reserved(bindings) {
-					s.ports.Release(b.Proto, b.HostPort, b.HostIP)
-				}
-				return nil, err
-			}
+		if err == nil && len(one.HostIPs) > 0 {
+			port, err = s.ports.Take(one, skip)
 		}
-		for _, ip := range w.HostIPs {
-			b := network.Binding{Proto: w.Proto, HostIP: ip, HostPort: port, ContainerPort: w.ContainerPort}
+		if err != nil {
+			for _, b := range network.Reserved(bindings) {
+				s.ports.Release(b.Proto, b.HostPort, b.HostIP)
+			}
+			return nil, err
+		}
+		for i, ip := range w.HostIPs {
+			b := network.Binding{Proto: w.Proto, HostIP: ip, HostPort: port, ContainerPort: w.ContainerPort, ObeysInput: obeys[i]}
 			target, direct, reserved := to.target(ip)
 			if b.ContainerIP, b.Direct = target, direct; !reserved {
 				b.HostPort = 0

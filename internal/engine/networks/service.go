@@ -40,6 +40,9 @@ type SandboxRequest struct {
 	Exposed    networktypes.PortSet
 	Bindings   networktypes.PortMap
 	PublishAll bool
+	// Publish are the labels of the create request that say how ports are
+	// published (network.PublishLabels).
+	Publish    map[string]string
 	DNS        []netip.Addr
 	DNSSearch  []string
 	DNSOptions []string
@@ -98,6 +101,9 @@ type Config struct {
 	// KeepForwarding leaves the host's packet forwarding as it is
 	// (dockerd --ip-forward=false).
 	KeepForwarding bool
+	// PublishInput says who decides about connections to published ports where
+	// neither container nor network does; empty is network.InputBypass.
+	PublishInput network.Input
 
 	// Drivers by name; "host" and "null" need none. Plugins finds others; nil
 	// is none.

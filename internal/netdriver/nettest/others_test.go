@@ -70,41 +70,50 @@ func serve(t *testing.T, root, line string) {
 	})
 }
 
+// firewalls of Debian that manage the host's rules.
+var firewalls = []struct {
+	name          string
+	start, reload func(t *testing.T, root string)
+	show, place   string
+	// shut and opened are lines that forbid port 8080 of the host and allow it;
+	// what is not allowed is forbidden at first.
+	shut, opened []string
+}{
+	{
+		name: "ufw",
+		start: func(t *testing.T, root string) {
+			chrooted(t, root, "ufw --force enable")
+			t.Cleanup(func() { _ = inside(context.Background(), root, "ufw disable").Run() })
+		},
+		reload: func(t *testing.T, root string) { chrooted(t, root, "ufw reload") },
+		show:   "iptables-nft-save -t filter", place: "ip filter ufw-before-forward",
+		opened: []string{"ufw default allow incoming"}, shut: []string{"ufw deny 8080"},
+	},
+	{
+		name: "firewalld",
+		start: func(t *testing.T, root string) {
+			must(t, os.MkdirAll(root+"/run/dbus", 0o755))
+			serve(t, root, "dbus-daemon --system --nofork --nopidfile")
+			eventually(t, "the bus", func() bool {
+				_, err := os.Stat(root + "/run/dbus/system_bus_socket")
+				return err == nil
+			})
+			serve(t, root, "firewalld --nofork --nopid")
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			for inside(ctx, root, "firewall-cmd --state").Run() != nil {
+				must(t, ctx.Err())
+			}
+		},
+		reload: func(t *testing.T, root string) { chrooted(t, root, "firewall-cmd --reload") },
+		show:   "nft -s list table inet firewalld", place: "inet firewalld filter_FORWARD",
+		opened: []string{"firewall-cmd --add-port=8080/tcp", "firewall-cmd --add-port=8080/udp"},
+		shut:   []string{"firewall-cmd --remove-port=8080/tcp", "firewall-cmd --remove-port=8080/udp"},
+	},
+}
+
 func TestContainersAreReachedBesideUfwAndFirewalld(t *testing.T) {
-	for _, c := range []struct {
-		name          string
-		start, reload func(t *testing.T, root string)
-		show, place   string
-	}{
-		{
-			name: "ufw",
-			start: func(t *testing.T, root string) {
-				chrooted(t, root, "ufw --force enable")
-				t.Cleanup(func() { _ = inside(context.Background(), root, "ufw disable").Run() })
-			},
-			reload: func(t *testing.T, root string) { chrooted(t, root, "ufw reload") },
-			show:   "iptables-nft-save -t filter", place: "ip filter ufw-before-forward",
-		},
-		{
-			name: "firewalld",
-			start: func(t *testing.T, root string) {
-				must(t, os.MkdirAll(root+"/run/dbus", 0o755))
-				serve(t, root, "dbus-daemon --system --nofork --nopidfile")
-				eventually(t, "the bus", func() bool {
-					_, err := os.Stat(root + "/run/dbus/system_bus_socket")
-					return err == nil
-				})
-				serve(t, root, "firewalld --nofork --nopid")
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-				defer cancel()
-				for inside(ctx, root, "firewall-cmd --state").Run() != nil {
-					must(t, ctx.Err())
-				}
-			},
-			reload: func(t *testing.T, root string) { chrooted(t, root, "firewall-cmd --reload") },
-			show:   "nft -s list table inet firewalld", place: "inet firewalld filter_FORWARD",
-		},
-	} {
+	for _, c := range firewalls {
 		for _, nf := range []string{"0", "1"} {
 			t.Run(c.name+" bridge-nf-call-iptables "+nf, func(t *testing.T) {
 				nettest.Need(t)
@@ -151,5 +160,42 @@ func TestContainersAreReachedBesideUfwAndFirewalld(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestUfwAndFirewalldDecideAboutPortsThatObeyTheHostsInputRules(t *testing.T) {
+	for _, c := range firewalls {
+		t.Run(c.name, func(t *testing.T) {
+			nettest.Need(t)
+			flushed(t)
+			root := debian(t)
+			c.start(t, root)
+			w := nettest.NewWorld(t)
+			e := start(t, nil, nil)
+			web, err := e.obeying("web", "default", obey, ":8080:80/tcp", ":8080:80/udp")
+			must(t, err)
+			other := e.run("other", ":8081:80/tcp", ":8081:80/udp")
+			nettest.Serve(t, web.ns, "web", 80)
+			nettest.Serve(t, other.ns, "other", 80)
+			eventually(t, "packets to containers get through", func() bool { return len(ownRules(t)) == 1 && len(e.rules.Warnings()) == 0 })
+			v := visits{w: w, gateway: web.Attachment.Endpoints[0].Gateway4.String(), other: other.ns}
+			t.Run("at first", v.closed)
+			for _, line := range c.opened {
+				chrooted(t, root, line)
+			}
+			t.Run("allowed", func(t *testing.T) { v.open(t, "web") })
+			for _, line := range c.shut {
+				chrooted(t, root, line)
+			}
+			t.Run("forbidden", func(t *testing.T) {
+				v.closed(t)
+				check(t, "other", []path{{"outside, a port that does not obey", w.Outside, w.Host.String() + ":8081", w.Peer.String()}})
+			})
+			e.close(web)
+			e.close(other)
+			web.Release()
+			other.Release()
+			e.finish()
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"github.com/orlop/orlop/internal/domain/container"
 	"github.com/orlop/orlop/internal/engine/containers"
@@ -848,6 +850,39 @@ func TestImageVolumesAreFilledAndGoWithTheirContainer(t *testing.T) {
 	}
 	if left := k.Volumes.List(t); len(left) != 0 {
 		t.Errorf("volumes %v are left", left)
+	}
+}
+
+func TestLabelsOfAnImageDoNotSayHowPortsArePublished(t *testing.T) {
+	k := containerstest.New(t)
+	const all, one = "orlop.publish.input", "orlop.publish.80/tcp.input"
+	k.Images.Add("pushy", func(i *containers.Image) { i.Config.Config.Labels = map[string]string{all: "bypass", "tier": "front"} })
+	labelled := func(labels map[string]string) func(*containertypes.CreateRequest) {
+		return func(r *containertypes.CreateRequest) {
+			r.Config.Image, r.Config.Labels = "pushy", labels
+			r.HostConfig = &containertypes.HostConfig{PortBindings: networktypes.PortMap{networktypes.MustParsePort("80/tcp"): {{HostPort: "8080"}}}}
+		}
+	}
+	k.Run(t, "quiet", labelled(nil))
+	k.Run(t, "loud", labelled(map[string]string{one: "obey", "x": "y"}))
+	want := []map[string]string{nil, {one: "obey"}}
+	for i, req := range k.Networks.Opened {
+		if !maps.Equal(req.Publish, want[i]) {
+			t.Errorf("container %d is published by %v, want %v", i, req.Publish, want[i])
+		}
+	}
+	// Everybody sees all of them.
+	resp, err := k.Inspect(t.Context(), "quiet", false)
+	if err != nil || resp.Config.Labels[all] != "bypass" {
+		t.Errorf("labels %v, %v", resp.Config.Labels, err)
+	}
+	for _, labels := range []map[string]string{{all: "maybe"}, {"orlop.publish.8080/tcp.input": "obey"}, {"orlop.publish.80": "obey"}} {
+		req := containertypes.CreateRequest{Config: &containertypes.Config{}}
+		labelled(labels)(&req)
+		_, err := k.Create(t.Context(), containers.CreateOptions{Name: "odd", Request: req})
+		if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("labels %v: %v", labels, err)
+		}
 	}
 }
 

@@ -309,6 +309,8 @@ type Networks struct {
 	// OpenError is returned by Open; CloseGate, when set, blocks Close.
 	OpenError error
 	Restored  []containers.LiveSandbox
+	// Opened are the requests of Open, in their order.
+	Opened []containers.SandboxRequest
 }
 
 // Check implements containers.Networks.
@@ -325,6 +327,7 @@ func (n *Networks) Open(_ context.Context, req containers.SandboxRequest) (*cont
 		return nil, fmt.Errorf("sandbox of %s is open already", req.ContainerID)
 	}
 	n.open[req.ContainerID] = true
+	n.Opened = append(n.Opened, req)
 	return &containers.Sandbox{
 		Attachment: network.Attachment{ContainerID: req.ContainerID, Mode: req.Mode},
 		Hosts:      []byte("127.0.0.1 localhost\n"), Hostname: []byte(req.Hostname + "\n"), ResolvConf: []byte("nameserver 127.0.0.11\n"),

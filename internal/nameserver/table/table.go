@@ -83,8 +83,9 @@ type Port struct {
 	// Count, when more than 1, stands for that many ports: host port and target
 	// port both count up. A thousand ports in a row are one line of the table.
 	Count int `json:"count,omitempty"`
-	// Relay: connections to the host address are carried by netd (IPv6 host
-	// address, IPv4 container); otherwise the socket only reserves.
+	// Relay: connections to the host address are carried by netd, because the
+	// kernel cannot translate them (IPv6 host address, IPv4 container) or must
+	// not; otherwise the socket only reserves.
 	Relay bool `json:"relay,omitempty"`
 }
 

@@ -857,14 +857,14 @@ func TestLabelsOfAnImageDoNotSayHowPortsArePublished(t *testing.T) {
 	k := containerstest.New(t)
 	const all, one = "orlop.publish.input", "orlop.publish.80/tcp.input"
 	k.Images.Add("pushy", func(i *containers.Image) { i.Config.Config.Labels = map[string]string{all: "bypass", "tier": "front"} })
-	labelled := func(labels map[string]string) func(*containertypes.CreateRequest) {
+	labeled := func(labels map[string]string) func(*containertypes.CreateRequest) {
 		return func(r *containertypes.CreateRequest) {
 			r.Config.Image, r.Config.Labels = "pushy", labels
 			r.HostConfig = &containertypes.HostConfig{PortBindings: networktypes.PortMap{networktypes.MustParsePort("80/tcp"): {{HostPort: "8080"}}}}
 		}
 	}
-	k.Run(t, "quiet", labelled(nil))
-	k.Run(t, "loud", labelled(map[string]string{one: "obey", "x": "y"}))
+	k.Run(t, "quiet", labeled(nil))
+	k.Run(t, "loud", labeled(map[string]string{one: "obey", "x": "y"}))
 	want := []map[string]string{nil, {one: "obey"}}
 	for i, req := range k.Networks.Opened {
 		if !maps.Equal(req.Publish, want[i]) {
@@ -878,7 +878,7 @@ func TestLabelsOfAnImageDoNotSayHowPortsArePublished(t *testing.T) {
 	}
 	for _, labels := range []map[string]string{{all: "maybe"}, {"orlop.publish.8080/tcp.input": "obey"}, {"orlop.publish.80": "obey"}} {
 		req := containertypes.CreateRequest{Config: &containertypes.Config{}}
-		labelled(labels)(&req)
+		labeled(labels)(&req)
 		_, err := k.Create(t.Context(), containers.CreateOptions{Name: "odd", Request: req})
 		if !errdefs.IsInvalidArgument(err) {
 			t.Errorf("labels %v: %v", labels, err)

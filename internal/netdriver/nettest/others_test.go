@@ -42,7 +42,8 @@ func debian(t *testing.T) string {
 func inside(ctx context.Context, root, line string) *exec.Cmd {
 	args := strings.Fields(line)
 	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{"-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Pdeathsig: syscall.SIGKILL}
+	// It ends with the process namespace of the tests.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	cmd.Dir = "/"
 	return cmd
 }

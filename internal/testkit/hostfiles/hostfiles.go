@@ -235,14 +235,18 @@ func privateEtc(below []string) error {
 		return err
 	}
 	defer changes.Close()
-	dir := fmt.Sprintf("/proc/self/fd/%d", changes)
-	upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-	// The upper folder's mode is that of /etc.
-	if err := errors.Join(os.Mkdir(upper, 0o755), os.Chmod(upper, 0o755), os.Mkdir(work, 0o700)); err != nil {
+	etc, err := unix.Open("/etc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return err
 	}
-	m, err := mount.Overlay([]string{"/etc"}, upper, work, nil)
-	if err != nil {
+	defer unix.Close(etc)
+	// Until 6.15 an overlay takes no folders of a mount that is nowhere attached,
+	// so the changes lie on /etc for as long as the overlay is made.
+	if err := attach(changes, "/etc"); err != nil {
+		return err
+	}
+	m, err := overlayEtc(fmt.Sprintf("/proc/self/fd/%d", etc))
+	if err := errors.Join(err, unix.Unmount("/etc", unix.MNT_DETACH)); err != nil {
 		return err
 	}
 	defer m.Close()
@@ -250,6 +254,16 @@ func privateEtc(below []string) error {
 		return err
 	}
 	return k.restore(below)
+}
+
+// overlayEtc lays what is now at /etc over lower.
+func overlayEtc(lower string) (safepath.FD, error) {
+	const upper, work = "/etc/upper", "/etc/work"
+	// The upper folder's mode is that of /etc.
+	if err := errors.Join(os.Mkdir(upper, 0o755), os.Chmod(upper, 0o755), os.Mkdir(work, 0o700)); err != nil {
+		return safepath.None, err
+	}
+	return mount.Overlay([]string{lower}, upper, work, nil)
 }
 
 // memoryMajor is the major number of /dev/null and its like (Linux

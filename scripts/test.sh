@@ -13,7 +13,7 @@ export PATH=$PATH:$cache/tools/bin
 unpack_deb deb/apparmor apparmor
 export ORLOP_TEST_APPARMOR_PARSER=$cache/deb/apparmor/sbin/apparmor_parser
 "$top/test/images/make.sh" all >/dev/null
-"$top/scripts/peers.sh" registry runtimes docker podman firewalls >/dev/null
+"$top/scripts/peers.sh" registry runtimes docker podman dnsmasq firewalls >/dev/null
 make -s build test-tools
 export ORLOP_BIN=$top/bin
 mkdir -p "$cache/tools"

@@ -12,6 +12,7 @@
 //	await COMMAND …                  repeats an inside or orlop command until it succeeds
 //	load IMAGE                       loads an image of test/images
 //	configure JSON                   restarts the daemon with this daemon.json
+//	unpacked NAME                    Debian's packages that scripts/peers.sh unpacks; $UNPACKED is their folder
 //
 // $RUNTIMES is a folder with Debian's runc and crun.
 //
@@ -101,6 +102,12 @@ func runScripts(t *testing.T, client string) {
 			"registry": registry,
 			"await":    await,
 			"load":     load,
+			"unpacked": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 1 {
+					ts.Fatalf("usage: unpacked NAME")
+				}
+				ts.Setenv("UNPACKED", testkit.Peer(of(ts).t, args[0]))
+			},
 			"configure": func(ts *testscript.TestScript, neg bool, args []string) {
 				e := of(ts).engine
 				if neg || len(args) != 1 || e == nil {

@@ -20,8 +20,8 @@ go build -trimpath -ldflags '-s -w' -o "$share/bin/undefended/probe" ./test/esca
 ln -sf ../orlop ../orlop-netd "$share/bin/undefended/"
 "$top/test/images/make.sh" all >/dev/null
 cp "$cache/images/redis.tar" "$share/images/"
-"$top/scripts/peers.sh" registry runtimes >/dev/null
-mkdir -p "$share/peers" && cp -r "$cache/peers/registry" "$cache/peers/runtimes" "$share/peers/"
+"$top/scripts/peers.sh" registry runtimes dnsmasq >/dev/null
+mkdir -p "$share/peers" && cp -r "$cache/peers/registry" "$cache/peers/runtimes" "$cache/peers/dnsmasq" "$share/peers/"
 docker=$(command -v docker || :)
 if [ -n "$docker" ]; then cp -L "$docker" "$share/bin/docker"; fi
 if [ -d "$cache/deb/busybox-static" ]; then mkdir -p "$share/cache/deb" && cp -r "$cache/deb/busybox-static" "$share/cache/deb/"; fi

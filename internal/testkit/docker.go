@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -32,8 +33,16 @@ func NewDocker(t testing.TB, flags ...string) (*Sandbox, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// The script became dockerd; it stops its containers and containerd.
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+		// The daemon, not the nsenter that waits for it: what nsenter leaves behind
+		// would be nobody's to reap where the test is the first process of its
+		// namespace. The rest ends with the sandbox.
+		if inside, err := os.ReadFile(filepath.Join(dir, "docker.pid")); err == nil {
+			if pid := s.outerPid(strings.TrimSpace(string(inside))); pid > 0 {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		} else {
+			_ = cmd.Process.Kill()
+		}
 		_ = cmd.Wait()
 		if err := removeAll(dir); err != nil {
 			t.Errorf("remove %s: %v", dir, err)

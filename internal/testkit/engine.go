@@ -244,6 +244,51 @@ func (s *Sandbox) Command(ctx context.Context, name string, args ...string) *exe
 	return exec.CommandContext(ctx, "nsenter", all...)
 }
 
+// OuterPid translates a pid inside the sandbox into one of the test's.
+func (s *Sandbox) OuterPid(inside string) int {
+	s.t.Helper()
+	pid := s.outerPid(inside)
+	if pid == 0 {
+		s.t.Fatalf("no process %s inside the sandbox", inside)
+	}
+	return pid
+}
+
+// outerPid is 0 when there is no such process.
+func (s *Sandbox) outerPid(inside string) int {
+	s.t.Helper()
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", s.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if link, err := os.Readlink(filepath.Join("/proc", entry.Name(), "ns/pid")); err != nil || link != ns {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "status"))
+		if err != nil {
+			continue
+		}
+		for _, line := range strings.Split(string(status), "\n") {
+			if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
+				f := strings.Fields(rest)
+				if f[len(f)-1] == inside {
+					return pid
+				}
+			}
+		}
+	}
+	return 0
+}
+
 // An Engine is a daemon in a sandbox.
 type Engine struct {
 	*Sandbox
@@ -374,51 +419,6 @@ func (e *Engine) DaemonPid() int {
 	e.t.Helper()
 	inside := strings.TrimSpace(e.read(filepath.Join(e.Dir, "orlopd.pid")))
 	return e.OuterPid(inside)
-}
-
-// OuterPid translates a pid inside the sandbox into one of the test's.
-func (e *Engine) OuterPid(inside string) int {
-	e.t.Helper()
-	pid := e.outerPid(inside)
-	if pid == 0 {
-		e.t.Fatalf("no process %s inside the sandbox", inside)
-	}
-	return pid
-}
-
-// outerPid is 0 when there is no such process.
-func (e *Engine) outerPid(inside string) int {
-	e.t.Helper()
-	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", e.Pid))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		if link, err := os.Readlink(filepath.Join("/proc", entry.Name(), "ns/pid")); err != nil || link != ns {
-			continue
-		}
-		status, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "status"))
-		if err != nil {
-			continue
-		}
-		for _, line := range strings.Split(string(status), "\n") {
-			if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
-				f := strings.Fields(rest)
-				if f[len(f)-1] == inside {
-					return pid
-				}
-			}
-		}
-	}
-	return 0
 }
 
 func (e *Engine) read(path string) string {

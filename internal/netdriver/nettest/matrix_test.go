@@ -2,9 +2,7 @@ package nettest_test
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +37,15 @@ type matrixRow struct {
 	internal bool
 	options  map[string]string
 	cells    string
+	// noIPv6 is a network of IPv4 only.
+	noIPv6 bool
+	// publish is the address of the host that the port is published on; every
+	// one when empty.
+	publish string
+	// driver is another one than bridge, on the cable to the machine outside.
+	driver string
+	// docker: Docker 20.10 has the feature (TestReachabilityBesideDocker).
+	docker bool
 }
 
 func matrix() []matrixRow {
@@ -54,15 +61,19 @@ func matrix() []matrixRow {
 	}
 	return []matrixRow{
 		//                              own address                port                                                  out
-		{"nat", false, opt(), "own - gw -   own - -   own own gw gw gw gw   own own   host host -"},
-		{"icc=false", false, opt(network.OptICC, "false"), "- - gw -   - - -   own own gw gw gw gw   own own   host host -"},
-		{"internal", true, opt(), "own - gw -   own - -   - - - - - -   - -   - - -"},
-		{"nat-unprotected", false, both(network.GatewayNATUnprotected), "own own gw own   own own own   own own gw gw gw gw   own own   host host -"},
-		{"routed", false, both(network.GatewayRouted), "own own gw own   own own own   - - - - - -   - -   own own -"},
-		{"isolated", true, both(network.GatewayIsolated), "own - - -   own - -   - - - - - -   - -   - - -"},
-		{"trusted ext0", false, opt(network.OptTrusted, "ext0:nosuch0"), "own - gw own   own - own   own own gw gw gw gw   own own   host host -"},
-		{"masquerade=false", false, opt(network.OptMasquerade, "false"), "own - gw -   own - -   own own gw gw gw gw   own own   own own -"},
-		{"IPv4 nat, IPv6 routed", false, opt(network.OptGatewayMode6, "routed"), "own - gw -   own own own   own own gw gw gw -   - -   host own -"},
+		{name: "nat", docker: true, cells: "own - gw -   own - -   own own gw gw gw gw   own own   host host -"},
+		{name: "IPv4 only", docker: true, noIPv6: true, cells: "own - gw -   - - -   own own gw gw gw gw   gw gw   host - -"},
+		{name: "port on 127.0.0.1", docker: true, publish: "127.0.0.1", cells: "own - gw -   own - -   - - - - gw -   - -   host host -"},
+		{name: "port on the host's address", docker: true, publish: "192.0.2.1", cells: "own - gw -   own - -   own own gw gw - -   - -   host host -"},
+		{name: "icc=false", docker: true, options: opt(network.OptICC, "false"), cells: "- - gw -   - - -   own own gw gw gw gw   own own   host host -"},
+		{name: "internal", docker: true, internal: true, cells: "own - gw -   own - -   - - - - - -   - -   - - -"},
+		{name: "masquerade=false", docker: true, options: opt(network.OptMasquerade, "false"), cells: "own - gw -   own - -   own own gw gw gw gw   own own   own own -"},
+		{name: "macvlan", docker: true, noIPv6: true, driver: "macvlan", options: opt("parent", "ext0"), cells: "own - - own   - - -   - - - - - -   - -   own - -"},
+		{name: "nat-unprotected", options: both(network.GatewayNATUnprotected), cells: "own own gw own   own own own   own own gw gw gw gw   own own   host host -"},
+		{name: "routed", options: both(network.GatewayRouted), cells: "own own gw own   own own own   - - - - - -   - -   own own -"},
+		{name: "isolated", internal: true, options: both(network.GatewayIsolated), cells: "own - - -   own - -   - - - - - -   - -   - - -"},
+		{name: "trusted ext0", options: opt(network.OptTrusted, "ext0:nosuch0"), cells: "own - gw own   own - own   own own gw gw gw gw   own own   host host -"},
+		{name: "IPv4 nat, IPv6 routed", options: opt(network.OptGatewayMode6, "routed"), cells: "own - gw -   own own own   own own gw gw gw -   - -   host own -"},
 	}
 }
 
@@ -74,18 +85,16 @@ func TestReachabilityMatrix(t *testing.T) {
 				if !bridgeNF(t, nf) {
 					t.Skip("the kernel has no br_netfilter")
 				}
+				if row.driver != "" {
+					needLink(t, row.driver)
+				}
 				m := newMatrix(t, row)
 				defer m.e.finish()
-				want := strings.Fields(row.cells)
-				if len(want) != len(columns) {
-					t.Fatalf("%d cells for %d columns", len(want), len(columns))
-				}
-				got := m.ask(t)
-				for i, c := range columns {
-					for _, proto := range []string{"tcp", "udp"} {
-						if g := got[c+" "+proto]; g != want[i] {
-							t.Errorf("%s by %s: %s, want %s", c, proto, g, want[i])
-						}
+				want := row.want(t)
+				got := askAll(m.ways)
+				for way, g := range got {
+					if g != want[way] {
+						t.Errorf("%s: %s, want %s", way, g, want[way])
 					}
 				}
 				for _, b := range m.boxes {
@@ -99,13 +108,25 @@ func TestReachabilityMatrix(t *testing.T) {
 	}
 }
 
+// want are the cells by way and protocol, "mate>web tcp".
+func (r matrixRow) want(t *testing.T) map[string]string {
+	t.Helper()
+	cells := strings.Fields(r.cells)
+	if len(cells) != len(columns) {
+		t.Fatalf("%d cells for %d columns", len(cells), len(columns))
+	}
+	m := map[string]string{}
+	for i, c := range columns {
+		m[c+" tcp"], m[c+" udp"] = cells[i], cells[i]
+	}
+	return m
+}
+
 // matrixWorld is a row made real.
 type matrixWorld struct {
-	w     *nettest.World
 	e     *engine
 	boxes []*box
-	// seen names addresses.
-	ways map[string]way
+	ways  map[string]way
 }
 
 // way is who asks whom, and the names of the addresses he may be seen by.
@@ -115,24 +136,41 @@ type way struct {
 	seen map[string]string
 }
 
+// onWire is a part of the subnet of the cable to the machine outside, which is
+// the gateway.
+var onWire = networktypes.IPAMConfig{
+	Subnet: netip.MustParsePrefix("192.0.2.0/24"), IPRange: netip.MustParsePrefix("192.0.2.64/26"), Gateway: netip.MustParseAddr("192.0.2.9"),
+}
+
+// place is a container of the matrix, whoever runs it: its namespace, and its
+// addresses as far as it has them.
+type place struct {
+	ns     *netns.NS
+	v4, v6 string
+}
+
 func newMatrix(t *testing.T, row matrixRow) *matrixWorld {
 	w := nettest.NewWorld(t)
 	e := start(t, nil, nil)
-	on := true
-	create := func(name string, n int, internal bool, options map[string]string) networktypes.Inspect {
+	on, six := true, !row.noIPv6
+	create := func(name string, n int, six *bool, r matrixRow) networktypes.Inspect {
+		cfg := []networktypes.IPAMConfig{{Subnet: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", n))}}
+		if r.driver != "" {
+			cfg = []networktypes.IPAMConfig{onWire}
+		}
+		if *six {
+			cfg = append(cfg, networktypes.IPAMConfig{Subnet: netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", n))})
+		}
 		_, err := e.svc.Create(t.Context(), networktypes.CreateRequest{
-			Name: name, EnableIPv6: &on, Internal: internal, Options: options,
-			IPAM: &networktypes.IPAM{Config: []networktypes.IPAMConfig{
-				{Subnet: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", n))}, {Subnet: netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", n))},
-			}},
+			Name: name, Driver: r.driver, EnableIPv6: six, Internal: r.internal, Options: r.options, IPAM: &networktypes.IPAM{Config: cfg},
 		}, nil)
 		must(t, err)
 		in, err := e.svc.Inspect(t.Context(), name)
 		must(t, err)
 		return in
 	}
-	in := create("row", 66, row.internal, row.options)
-	create("other", 67, false, nil)
+	in := create("row", 66, &six, row)
+	create("other", 67, &on, matrixRow{})
 	join := func(name, to string, publish ...string) *box {
 		req := networks.SandboxRequest{ContainerID: newID(), Name: name, Mode: to, Bindings: networktypes.PortMap{}}
 		for _, p := range publish {
@@ -143,57 +181,78 @@ func newMatrix(t *testing.T, row matrixRow) *matrixWorld {
 		nettest.Serve(t, b.ns, name, 80)
 		return b
 	}
-	web := join("web", "row", ":8080:80/tcp", ":8080:80/udp")
+	web := join("web", "row", row.publish+":8080:80/tcp", row.publish+":8080:80/udp")
 	mate, far := join("mate", "row"), join("far", "other")
 	nettest.Serve(t, w.Outside, "world", 7000)
 
-	v4 := func(b *box) string { return b.Attachment.Endpoints[0].IPv4.Addr().String() }
-	v6 := func(b *box) string { return b.Attachment.Endpoints[0].IPv6.Addr().String() }
-	var gw4, gw6 string
+	at := func(b *box) place {
+		ep := b.Attachment.Endpoints[0]
+		p := place{ns: b.ns, v4: ep.IPv4.Addr().String()}
+		if ep.IPv6.IsValid() {
+			p.v6 = ep.IPv6.Addr().String()
+		}
+		return p
+	}
+	var gateways []string
 	for _, c := range in.IPAM.Config {
-		switch {
-		case !c.Gateway.IsValid():
-		case c.Gateway.Is4():
-			gw4 = c.Gateway.String()
-		default:
-			gw6 = c.Gateway.String()
+		if c.Gateway.IsValid() {
+			gateways = append(gateways, c.Gateway.String())
 		}
 	}
-	names := func(own4, own6 string) map[string]string {
-		return map[string]string{own4: "own", own6: "own", gw4: "gw", gw6: "gw", w.Host.String(): "host", w.Host6.String(): "host"}
-	}
-	outside, ofMate := names(w.Peer.String(), w.Peer6.String()), names(v4(mate), v6(mate))
-	ofFar, ofWeb := names(v4(far), v6(far)), names(v4(web), v6(web))
-	host := names("", "")
-	four := func(addr string, port int) string { return fmt.Sprintf("%s:%d", addr, port) }
-	six := func(addr string, port int) string { return fmt.Sprintf("[%s]:%d", addr, port) }
-	return &matrixWorld{w: w, e: e, boxes: []*box{web, mate, far}, ways: map[string]way{
-		"mate>web": {mate.ns, four(v4(web), 80), ofMate}, "far>web": {far.ns, four(v4(web), 80), ofFar},
-		"host>web": {nil, four(v4(web), 80), host}, "outside>web": {w.Outside, four(v4(web), 80), outside},
-		"mate>web6": {mate.ns, six(v6(web), 80), ofMate}, "far>web6": {far.ns, six(v6(web), 80), ofFar},
-		"outside>web6": {w.Outside, six(v6(web), 80), outside},
-		"outside>port": {w.Outside, four(w.Host.String(), 8080), outside}, "far>port": {far.ns, four(w.Host.String(), 8080), ofFar},
-		"mate>port": {mate.ns, four(w.Host.String(), 8080), ofMate}, "web>port": {web.ns, four(w.Host.String(), 8080), ofWeb},
-		"127.0.0.1>port": {nil, "127.0.0.1:8080", host}, "[::1]>port": {nil, "[::1]:8080", host},
-		"outside>port6": {w.Outside, six(w.Host6.String(), 8080), outside}, "far>port6": {far.ns, six(w.Host6.String(), 8080), ofFar},
-		"web>world": {web.ns, four(w.Peer.String(), 7000), ofWeb}, "web>world6": {web.ns, six(w.Peer6.String(), 7000), ofWeb},
-		"web>far": {web.ns, four(v4(far), 80), ofWeb},
-	}}
+	return &matrixWorld{e: e, boxes: []*box{web, mate, far}, ways: waysOf(w, at(web), at(mate), at(far), gateways, 8080)}
 }
 
-// ask goes every way, all at once: silence takes its time.
-func (m *matrixWorld) ask(t *testing.T) map[string]string {
-	t.Helper()
+// waysOf are all ways to and from a container "web" that publishes a port.
+func waysOf(w *nettest.World, web, mate, far place, gateways []string, port int) map[string]way {
+	names := func(own ...string) map[string]string {
+		m := map[string]string{w.Host.String(): "host", w.Host6.String(): "host"}
+		for _, a := range gateways {
+			m[a] = "gw"
+		}
+		for _, a := range own {
+			if a != "" {
+				m[a] = "own"
+			}
+		}
+		return m
+	}
+	outside, host := names(w.Peer.String(), w.Peer6.String()), names()
+	ofMate, ofFar, ofWeb := names(mate.v4, mate.v6), names(far.v4, far.v6), names(web.v4, web.v6)
+	to := func(addr string, port int) string {
+		if addr == "" {
+			return "" // there is no such way
+		}
+		return netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port)).String()
+	}
+	v4, v6 := w.Host.String(), w.Host6.String()
+	return map[string]way{
+		"mate>web": {mate.ns, to(web.v4, 80), ofMate}, "far>web": {far.ns, to(web.v4, 80), ofFar},
+		"host>web": {w.HostNS, to(web.v4, 80), host}, "outside>web": {w.Outside, to(web.v4, 80), outside},
+		"mate>web6": {mate.ns, to(web.v6, 80), ofMate}, "far>web6": {far.ns, to(web.v6, 80), ofFar},
+		"outside>web6": {w.Outside, to(web.v6, 80), outside},
+		"outside>port": {w.Outside, to(v4, port), outside}, "far>port": {far.ns, to(v4, port), ofFar},
+		"mate>port": {mate.ns, to(v4, port), ofMate}, "web>port": {web.ns, to(v4, port), ofWeb},
+		"127.0.0.1>port": {w.HostNS, to("127.0.0.1", port), host}, "[::1]>port": {w.HostNS, to("::1", port), host},
+		"outside>port6": {w.Outside, to(v6, port), outside}, "far>port6": {far.ns, to(v6, port), ofFar},
+		"web>world": {web.ns, to(w.Peer.String(), 7000), ofWeb}, "web>world6": {web.ns, to(w.Peer6.String(), 7000), ofWeb},
+		"web>far": {web.ns, to(far.v4, 80), ofWeb},
+	}
+}
+
+// askAll goes every way by TCP and UDP, all at once: silence takes its time.
+func askAll(ways map[string]way) map[string]string {
 	got := map[string]string{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, name := range slices.Sorted(maps.Keys(m.ways)) {
+	for name, way := range ways {
 		for _, proto := range []string{"tcp", "udp"} {
 			wg.Go(func() {
-				way, seen := m.ways[name], "-"
-				if a, err := nettest.Patient(way.ns, proto, way.to); err == nil {
-					if seen = way.seen[a.Client]; seen == "" {
-						seen = a.Client
+				seen := "-"
+				if way.to != "" {
+					if a, err := nettest.Patient(way.ns, proto, way.to); err == nil {
+						if seen = way.seen[a.Client]; seen == "" {
+							seen = a.Client
+						}
 					}
 				}
 				mu.Lock()

@@ -88,7 +88,8 @@ func Need(t testing.TB) {
 // World is the machine that the test runs on ("the host") and one outside,
 // with a cable between them.
 type World struct {
-	Outside *netns.NS
+	// HostNS is the host's namespace; nil is the test's own.
+	HostNS, Outside *netns.NS
 	// Host and Host6 are the host's addresses on the cable, Peer and Peer6
 	// those of the machine outside, whose default route is the host.
 	Host, Peer, Host6, Peer6 netip.Addr
@@ -97,12 +98,24 @@ type World struct {
 // NewWorld lays the cable; the test's end takes it away.
 func NewWorld(t testing.TB) *World {
 	t.Helper()
+	return NewWorldOf(t, nil)
+}
+
+// NewWorldOf is NewWorld with the host in another namespace, which may be gone
+// at the test's end.
+func NewWorldOf(t testing.TB, hostNS *netns.NS) *World {
+	t.Helper()
 	Need(t)
 	w := &World{
-		Host: netip.MustParseAddr("192.0.2.1"), Peer: netip.MustParseAddr("192.0.2.9"),
+		HostNS: hostNS,
+		Host:   netip.MustParseAddr("192.0.2.1"), Peer: netip.MustParseAddr("192.0.2.9"),
 		Host6: netip.MustParseAddr("2001:db8:2::1"), Peer6: netip.MustParseAddr("2001:db8:2::9"),
 	}
-	host, err := rtnl.Open()
+	var host *rtnl.Conn
+	err := Inside(hostNS, func() (err error) {
+		host, err = rtnl.Open()
+		return err
+	})
 	must(t, err)
 	defer host.Close()
 	w.Outside, err = netns.New(func(ns *netns.NS) error {
@@ -128,6 +141,9 @@ func NewWorld(t testing.TB) *World {
 	must(t, errors.Join(host.AddAddr(l.Index, netip.PrefixFrom(w.Host, 24)), host.AddAddr(l.Index, netip.PrefixFrom(w.Host6, 64))))
 	t.Cleanup(func() {
 		w.Outside.Close()
+		if hostNS != nil {
+			return // the cable goes with its ends
+		}
 		c, err := rtnl.Open()
 		must(t, err)
 		defer c.Close()

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,15 +62,22 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 	for i := range containers {
 		name := fmt.Sprintf("box%d", i)
 		names = append(names, name)
-		e.Run("run", "-d", "--name", name, "--network", fmt.Sprintf("n%d", i%nets), "--init", "busybox", "sleep", "100000")
+		args := []string{"run", "-d", "--name", name, "--network", fmt.Sprintf("n%d", i%nets), "--init"}
+		if i%10 == 0 {
+			args = append(args, "-p", fmt.Sprintf("127.0.0.1:%d:80", 20000+i))
+		}
+		e.Run(append(args, "busybox", "sleep", "100000")...)
 	}
+	agree(t, e, names)
+	t.Logf("%d containers on %d networks stand", containers, nets)
 
 	// Several hands connect and disconnect at random; now and then the daemon is
 	// killed under them. A command may fail, by the kill or because it has been
 	// done already; what must hold is what is true afterwards.
 	stop := time.Now().Add(length)
-	kills := 0
+	kills, rounds := 0, 0
 	for round := 0; round < 3 || time.Now().Before(stop); round++ {
+		rounds++
 		var wg sync.WaitGroup
 		for hand := range 4 {
 			wg.Go(func() {
@@ -90,10 +98,13 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 		}
 		agree(t, e, names)
 	}
-	t.Logf("%d containers, %d networks, %d daemon kills", containers, nets, kills)
+	t.Logf("%d containers, %d networks, %d daemon kills, %d rounds", containers, nets, kills, rounds)
 
 	e.Run(append([]string{"rm", "-f"}, names...)...)
 	e.Run("network", "prune", "-f")
+	if left, err := filepath.Glob(filepath.Join(e.Dir, "run/netd/table/*")); err != nil || len(left) > 0 {
+		t.Errorf("names of nobody: %v %v", left, err)
+	}
 	testkit.Eventually(t, func() error {
 		after, err := Take(e)
 		if err != nil {
@@ -113,8 +124,9 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 }
 
 // agree holds what the engine says of its networks against the kernel: every
-// container has exactly the addresses that inspect tells, and every link of a
-// bridge belongs to one of them.
+// container has exactly the addresses that inspect tells, every link of a
+// bridge belongs to one of them, every bridge to a network, and containers find
+// each other by the names and addresses that it tells.
 func agree(t *testing.T, e *testkit.Engine, names []string) {
 	t.Helper()
 	testkit.Eventually(t, func() error {
@@ -131,7 +143,16 @@ func agree(t *testing.T, e *testkit.Engine, names []string) {
 			return err
 		}
 		told, ends := map[string][]string{}, 0
+		type pair struct{ from, to, net, addr string }
+		var pairs []pair
 		for _, n := range all {
+			var last string
+			for _, c := range n.Containers {
+				if last != "" {
+					pairs = append(pairs, pair{last, c.Name, n.Name, c.IPv4Address.Addr().String()})
+				}
+				last = c.Name
+			}
 			for _, c := range n.Containers {
 				told[c.Name] = append(told[c.Name], c.IPv4Address.String())
 				ends++
@@ -167,6 +188,21 @@ func agree(t *testing.T, e *testkit.Engine, names []string) {
 		}
 		if links := bytes.Count(out, []byte("\n")); links != ends {
 			return fmt.Errorf("%d links for %d endpoints", links, ends)
+		}
+		if out, err = e.Command(t.Context(), "ip", "-o", "link", "show", "type", "bridge").Output(); err != nil {
+			return err
+		}
+		if bridges := bytes.Count(out, []byte("\n")) - 1; bridges != len(all) { // and the default one
+			return fmt.Errorf("%d bridges for %d networks", bridges, len(all))
+		}
+		// Some names: one look-up takes as long as all the rest.
+		rand.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
+		for _, p := range pairs[:min(len(pairs), 10)] {
+			pid := pids[slices.Index(names, p.from)]
+			out, err := e.Command(t.Context(), "nsenter", "-t", pid, "-n", "-m", "-p", "nslookup", "-type=a", p.to+"."+p.net).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), p.addr+"\n") {
+				return fmt.Errorf("%s asks for %s, which has %s: %v\n%s", p.from, p.to, p.addr, err, out)
+			}
 		}
 		return nil
 	})

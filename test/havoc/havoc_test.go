@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,11 +97,13 @@ func away(t *testing.T) time.Duration {
 	return d
 }
 
-// resolver serves one name on the sandbox's loopback and makes itself the only
-// server the sandbox's resolv.conf names: then containers are served by netd,
-// which asks from the host's namespace.
-func resolver(t *testing.T, e *testkit.Engine) {
+// resolver serves outside.test, which nobody may keep, and kept.test on the
+// sandbox's loopback and makes itself the only server the sandbox's resolv.conf
+// names: then containers are served by netd, which asks from the host's
+// namespace. It returns how often kept.test has been asked for.
+func resolver(t *testing.T, e *testkit.Engine) func() int64 {
 	t.Helper()
+	var kept atomic.Int64
 	conf := e.Dir + "/resolv.conf"
 	if err := os.WriteFile(conf, []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -110,9 +113,13 @@ func resolver(t *testing.T, e *testkit.Engine) {
 	}
 	answers := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		reply := new(dns.Msg).SetReply(q)
-		if q.Question[0].Name == "outside.test." && q.Question[0].Qtype == dns.TypeA {
+		ttl, known := map[string]uint32{"outside.test.": 0, "kept.test.": 3600}[q.Question[0].Name]
+		if ttl > 0 {
+			kept.Add(1)
+		}
+		if known && q.Question[0].Qtype == dns.TypeA {
 			reply.Answer = []dns.RR{&dns.A{
-				Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 0},
+				Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: ttl},
 				A:   net.IPv4(10, 1, 2, 3),
 			}}
 		}
@@ -128,6 +135,7 @@ func resolver(t *testing.T, e *testkit.Engine) {
 		_ = server.Shutdown()
 		<-done
 	})
+	return kept.Load
 }
 
 // listenInside opens a UDP socket on port 53 of the sandbox's loopback: a

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,12 +34,15 @@ func inside(t *testing.T, e *testkit.Engine, name, network string) inContainer {
 	if len(f) != 3 {
 		t.Fatalf("inspect %s: %q", name, out)
 	}
-	// The pid is one of the sandbox, whose /proc knows it.
-	file, err := os.Open(fmt.Sprintf("/proc/%d/root/proc/%s/ns/net", e.Pid, f[0]))
+	pid, err := strconv.Atoi(f[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := inContainer{netns.Of(file), netip.MustParseAddr(f[1]), netip.MustParseAddr(f[2])}
+	ns, err := netnsOf(e, pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := inContainer{ns, netip.MustParseAddr(f[1]), netip.MustParseAddr(f[2])}
 	t.Cleanup(func() { c.ns.Close() })
 	return c
 }

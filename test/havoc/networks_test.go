@@ -2,22 +2,31 @@ package havoc
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	networktypes "github.com/moby/moby/api/types/network"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/orlop/orlop/internal/linux/netns"
 	"github.com/orlop/orlop/internal/testkit"
 )
 
@@ -58,17 +67,31 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 	for i := range nets {
 		e.Run("network", "create", fmt.Sprintf("n%d", i))
 	}
-	var names []string
-	for i := range containers {
-		name := fmt.Sprintf("box%d", i)
-		names = append(names, name)
-		args := []string{"run", "-d", "--name", name, "--network", fmt.Sprintf("n%d", i%nets), "--init"}
-		if i%10 == 0 {
-			args = append(args, "-p", fmt.Sprintf("127.0.0.1:%d:80", 20000+i))
-		}
-		e.Run(append(args, "busybox", "sleep", "100000")...)
+	// Through the API, eight at a time: what is tried here is the daemon.
+	boxes := make([]box, containers)
+	var start errgroup.Group
+	start.SetLimit(8)
+	for i := range boxes {
+		boxes[i].name = fmt.Sprintf("box%d", i)
+		start.Go(func() error { return boxes[i].start(e, i, fmt.Sprintf("n%d", i%nets)) })
 	}
-	agree(t, e, names)
+	err := start.Wait()
+	defer func() {
+		for _, b := range boxes {
+			if b.ns != nil {
+				b.ns.Close()
+			}
+		}
+	}()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := netns.OfPid(e.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	agree(t, e, host, boxes)
 	t.Logf("%d containers on %d networks stand", containers, nets)
 
 	// Several hands connect and disconnect at random; now and then the daemon is
@@ -76,6 +99,7 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 	// done already; what must hold is what is true afterwards.
 	stop := time.Now().Add(length)
 	kills, rounds := 0, 0
+	var done atomic.Int64
 	for round := 0; round < 3 || time.Now().Before(stop); round++ {
 		rounds++
 		var wg sync.WaitGroup
@@ -84,7 +108,10 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(round), uint64(hand)))
 				for range 10 {
 					verb := []string{"connect", "disconnect"}[r.IntN(2)]
-					_, _, _ = e.Try("network", verb, fmt.Sprintf("n%d", r.IntN(nets)), names[r.IntN(len(names))])
+					path := fmt.Sprintf("/networks/n%d/%s", r.IntN(nets), verb)
+					if _, err := call(e, http.MethodPost, path, map[string]any{"Container": boxes[r.IntN(len(boxes))].name, "Force": r.IntN(4) == 0}); err == nil {
+						done.Add(1)
+					}
 				}
 			})
 		}
@@ -96,11 +123,19 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 		} else {
 			wg.Wait()
 		}
-		agree(t, e, names)
+		agree(t, e, host, boxes)
 	}
-	t.Logf("%d containers, %d networks, %d daemon kills, %d rounds", containers, nets, kills, rounds)
+	t.Logf("%d containers, %d networks, %d daemon kills, %d rounds, %d connects and disconnects", containers, nets, kills, rounds, done.Load())
 
-	e.Run(append([]string{"rm", "-f"}, names...)...)
+	for i := range boxes {
+		start.Go(func() error {
+			_, err := call(e, http.MethodDelete, "/containers/"+boxes[i].name+"?force=1", nil)
+			return errors.Join(err, boxes[i].ns.Close())
+		})
+	}
+	if err := start.Wait(); err != nil {
+		t.Error(err)
+	}
 	e.Run("network", "prune", "-f")
 	if left, err := filepath.Glob(filepath.Join(e.Dir, "run/netd/table/*")); err != nil || len(left) > 0 {
 		t.Errorf("names of nobody: %v %v", left, err)
@@ -123,85 +158,163 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 	})
 }
 
+// box is a container of the soak.
+type box struct {
+	name string
+	ns   *netns.NS
+}
+
+// call asks the API and returns what a good answer holds.
+func call(e *testkit.Engine, method, path string, body any) ([]byte, error) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience(2*time.Minute))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := e.HTTP().Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(text))
+	}
+	return text, err
+}
+
+// start makes and starts a container; each tenth publishes a port.
+func (b *box) start(e *testkit.Engine, i int, network string) error {
+	config := map[string]any{"NetworkMode": network, "Init": true}
+	if i%10 == 0 {
+		config["PortBindings"] = map[string]any{"80/tcp": []map[string]string{{"HostIp": "127.0.0.1", "HostPort": strconv.Itoa(20000 + i)}}}
+	}
+	create := map[string]any{"Image": "busybox", "Cmd": []string{"sleep", "100000"}, "HostConfig": config}
+	if _, err := call(e, http.MethodPost, "/containers/create?name="+b.name, create); err != nil {
+		return err
+	}
+	if _, err := call(e, http.MethodPost, "/containers/"+b.name+"/start", nil); err != nil {
+		return err
+	}
+	data, err := call(e, http.MethodGet, "/containers/"+b.name+"/json", nil)
+	if err != nil {
+		return err
+	}
+	var in struct{ State struct{ Pid int } }
+	if err := json.Unmarshal(data, &in); err != nil {
+		return err
+	}
+	b.ns, err = netnsOf(e, in.State.Pid)
+	return err
+}
+
+// netnsOf opens the namespace of a process by its pid inside the sandbox, whose
+// /proc knows it.
+func netnsOf(e *testkit.Engine, pid int) (*netns.NS, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/root/proc/%d/ns/net", e.Pid, pid))
+	if err != nil {
+		return nil, err
+	}
+	return netns.Of(f), nil
+}
+
 // agree holds what the engine says of its networks against the kernel: every
 // container has exactly the addresses that inspect tells, every link of a
 // bridge belongs to one of them, every bridge to a network, and containers find
 // each other by the names and addresses that it tells.
-func agree(t *testing.T, e *testkit.Engine, names []string) {
+func agree(t *testing.T, e *testkit.Engine, host *netns.NS, boxes []box) {
 	t.Helper()
+	of := map[string]*netns.NS{}
+	for _, b := range boxes {
+		of[b.name] = b.ns
+	}
 	testkit.Eventually(t, func() error {
-		out, err := e.Client(t.Context(), "orlop", "network", "ls", "-q", "--no-trunc", "--filter", "type=custom").Output()
+		data, err := call(e, http.MethodGet, `/networks?filters={"type":["custom"]}`, nil)
 		if err != nil {
-			return fmt.Errorf("list networks: %w", err)
+			return err
 		}
-		ids := strings.Fields(string(out))
-		if out, err = e.Client(t.Context(), "orlop", append([]string{"network", "inspect"}, ids...)...).Output(); err != nil {
-			return fmt.Errorf("inspect networks: %w", err)
-		}
-		var all []networktypes.Inspect
-		if err := json.Unmarshal(out, &all); err != nil {
+		var list []networktypes.Summary
+		if err := json.Unmarshal(data, &list); err != nil {
 			return err
 		}
 		told, ends := map[string][]string{}, 0
-		type pair struct{ from, to, net, addr string }
+		type pair struct{ from, to, addr string }
 		var pairs []pair
-		for _, n := range all {
-			var last string
-			for _, c := range n.Containers {
-				if last != "" {
-					pairs = append(pairs, pair{last, c.Name, n.Name, c.IPv4Address.Addr().String()})
-				}
-				last = c.Name
+		var bridges []string
+		for _, l := range list {
+			var n networktypes.Inspect
+			if data, err = call(e, http.MethodGet, "/networks/"+l.ID, nil); err == nil {
+				err = json.Unmarshal(data, &n)
 			}
+			if err != nil {
+				return err
+			}
+			bridges = append(bridges, "br-"+n.ID[:12])
+			var last string
 			for _, c := range n.Containers {
 				told[c.Name] = append(told[c.Name], c.IPv4Address.String())
 				ends++
-			}
-		}
-		if out, err = e.Client(t.Context(), "orlop", append([]string{"inspect", "-f", "{{.State.Pid}}"}, names...)...).Output(); err != nil {
-			return fmt.Errorf("inspect containers: %w", err)
-		}
-		pids := strings.Fields(string(out))
-		if len(pids) != len(names) {
-			return fmt.Errorf("%d pids of %d containers", len(pids), len(names))
-		}
-		for i, name := range names {
-			out, err := e.Command(t.Context(), "nsenter", "-t", pids[i], "-n", "ip", "-o", "-4", "addr", "show", "scope", "global").Output()
-			if err != nil {
-				return fmt.Errorf("addresses of %s: %w", name, err)
-			}
-			var have []string
-			for line := range strings.Lines(string(out)) {
-				if f := strings.Fields(line); len(f) > 3 {
-					have = append(have, f[3])
+				if last != "" {
+					pairs = append(pairs, pair{last, c.Name + "." + n.Name, c.IPv4Address.Addr().String()})
 				}
+				last = c.Name
+			}
+		}
+		for _, b := range boxes {
+			var have []string
+			err := b.ns.Do(func() error {
+				addrs, err := net.InterfaceAddrs()
+				for _, a := range addrs {
+					if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+						have = append(have, a.String())
+					}
+				}
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("addresses of %s: %w", b.name, err)
 			}
 			slices.Sort(have)
-			slices.Sort(told[name])
-			if !slices.Equal(have, told[name]) {
-				return fmt.Errorf("%s has %v, the engine tells %v", name, have, told[name])
+			slices.Sort(told[b.name])
+			if !slices.Equal(have, told[b.name]) {
+				return fmt.Errorf("%s has %v, the engine tells %v", b.name, have, told[b.name])
 			}
 		}
-		out, err = e.Command(t.Context(), "ip", "-o", "link", "show", "type", "veth").Output()
+		var stand []string
+		links := 0
+		err = host.Do(func() error {
+			all, err := net.Interfaces()
+			for _, i := range all {
+				switch {
+				case strings.HasPrefix(i.Name, "br-"):
+					stand = append(stand, i.Name)
+				case strings.HasPrefix(i.Name, "veth"):
+					links++
+				}
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if links := bytes.Count(out, []byte("\n")); links != ends {
+		slices.Sort(stand)
+		slices.Sort(bridges)
+		if !slices.Equal(stand, bridges) {
+			return fmt.Errorf("bridges %v, the engine tells %v", stand, bridges)
+		}
+		if links != ends {
 			return fmt.Errorf("%d links for %d endpoints", links, ends)
 		}
-		if out, err = e.Command(t.Context(), "ip", "-o", "link", "show", "type", "bridge").Output(); err != nil {
-			return err
-		}
-		if bridges := bytes.Count(out, []byte("\n")) - 1; bridges != len(all) { // and the default one
-			return fmt.Errorf("%d bridges for %d networks", bridges, len(all))
-		}
-		// Some names: one look-up takes as long as all the rest.
 		rand.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
-		for _, p := range pairs[:min(len(pairs), 10)] {
-			pid := pids[slices.Index(names, p.from)]
-			out, err := e.Command(t.Context(), "nsenter", "-t", pid, "-n", "-m", "-p", "nslookup", "-type=a", p.to+"."+p.net).CombinedOutput()
-			if err != nil || !strings.Contains(string(out), p.addr+"\n") {
-				return fmt.Errorf("%s asks for %s, which has %s: %v\n%s", p.from, p.to, p.addr, err, out)
+		for _, p := range pairs[:min(len(pairs), 100)] {
+			if err := finds(of[p.from], p.to, dns.TypeA, p.addr); err != nil {
+				return fmt.Errorf("%s: %w", p.from, err)
 			}
 		}
 		return nil

@@ -23,6 +23,9 @@ type Attachment struct {
 	OwnRoot bool `json:"ownRoot,omitempty"`
 	// Exposed lists ports as "80/tcp" that inspect shows without a binding.
 	Exposed []string `json:"exposed,omitempty"`
+	// Changing: connecting or disconnecting had begun when this was recorded, so
+	// the default routes may be those of before or after.
+	Changing bool `json:"changing,omitempty"`
 }
 
 // Change is what connecting or disconnecting a running container changed.

@@ -37,7 +37,7 @@ func (s *Service) ConnectNetwork(ctx context.Context, ref, networkRef string, as
 	if !snap.state.Alive() {
 		return s.connectLater(ctx, o, networkRef, ask)
 	}
-	change, err := s.cfg.Networks.Connect(ctx, s.networkRequest(snap), networkRef, ask)
+	change, err := s.cfg.Networks.Connect(ctx, s.changeRequest(o, snap), networkRef, ask)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (s *Service) DisconnectNetwork(ctx context.Context, ref, networkRef string,
 	if !snap.state.Alive() {
 		return s.disconnectLater(ctx, o, networkRef)
 	}
-	change, err := s.cfg.Networks.Disconnect(ctx, s.networkRequest(snap), networkRef)
+	change, err := s.cfg.Networks.Disconnect(ctx, s.changeRequest(o, snap), networkRef)
 	if force && errdefs.IsNotFound(err) {
 		return s.disconnectLater(ctx, o, networkRef)
 	}
@@ -137,8 +137,8 @@ func (s *Service) setEndpoints(ctx context.Context, o *object, change func(map[s
 	o.publish()
 }
 
-// networkChanged records what connecting or disconnecting has done, and brings
-// the container's own files to it.
+// networkChanged records for the next start what connecting or disconnecting
+// has done, and brings the container's own files to it.
 func (s *Service) networkChanged(ctx context.Context, o *object, change network.Change, endpoints func(map[string]*networktypes.EndpointSettings)) error {
 	ctx = context.WithoutCancel(ctx)
 	o.mu.Lock()
@@ -148,10 +148,9 @@ func (s *Service) networkChanged(ctx context.Context, o *object, change network.
 	if !alive {
 		return nil
 	}
-	errs := []error{s.rewriteRun(o, change.Attachment)}
-	errs = append(errs, s.editFile(o.id, "hosts", func(data []byte) []byte {
+	errs := []error{s.editFile(o.id, "hosts", func(data []byte) []byte {
 		return network.EditHosts(data, change.Removed, change.Added, change.HostName)
-	}))
+	})}
 	if change.ResolvConf != nil {
 		errs = append(errs, s.editFile(o.id, "resolv.conf", func(data []byte) []byte {
 			if !bytes.Equal(data, change.ResolvConfBefore) {
@@ -231,6 +230,14 @@ func endpointsOf(mode containertypes.NetworkMode, n *networktypes.NetworkingConf
 		out[name] = &networktypes.EndpointSettings{}
 	}
 	return out
+}
+
+// changeRequest is networkRequest for a running container: what it is attached
+// to is recorded by the networks, step by step and one change after the other.
+func (s *Service) changeRequest(o *object, snap *snapshot) SandboxRequest {
+	req := s.networkRequest(snap)
+	req.Commit = func(att network.Attachment) error { return s.rewriteRun(o, att) }
+	return req
 }
 
 // networkRequest is what the networks have to know about a container, without

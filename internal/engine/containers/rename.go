@@ -55,10 +55,7 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 	o.mu.Unlock()
 	s.release(old, o.id)
 	if snap.state.Alive() {
-		att, err := s.cfg.Networks.Rename(context.WithoutCancel(ctx), s.networkRequest(snap))
-		if err == nil {
-			err = s.rewriteRun(o, att)
-		}
+		_, err := s.cfg.Networks.Rename(context.WithoutCancel(ctx), s.changeRequest(o, snap))
 		if err != nil && !errdefs.IsNotFound(err) {
 			s.cfg.Logger.Warn("rename container in its networks", "container", o.id, "error", err)
 		}

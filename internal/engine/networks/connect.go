@@ -141,8 +141,17 @@ func (s *Service) Connect(ctx context.Context, req SandboxRequest, ref string, a
 	})
 	next := att
 	next.Endpoints = network.ChooseDefaults(append(slices.Clone(att.Endpoints), ep))
+	// Recorded before routes change: a daemon that is killed in here finds the
+	// new interface as one of the container's, and its routes unfinished.
+	undo.add("record", func(context.Context) error { return req.commit(att, false) })
+	if err := req.commit(next, true); err != nil {
+		return network.Change{}, err
+	}
 	change, err := s.switchOver(ctx, sb, req, att, next, pid, ns, &undo)
 	if err != nil {
+		return network.Change{}, err
+	}
+	if err := req.commit(change.Attachment, false); err != nil {
 		return network.Change{}, err
 	}
 	if !s.record(sb, change.Attachment, n.rec.ID, ask) {
@@ -152,6 +161,16 @@ func (s *Service) Connect(ctx context.Context, req SandboxRequest, ref string, a
 	s.releasePorts(withoutPorts(att.Ports, change.Attachment.Ports))
 	s.announce(events.ActionConnect, req.ContainerID, ep)
 	return change, nil
+}
+
+// commit records what a running container is attached to, or what its change
+// begins with.
+func (r SandboxRequest) commit(att network.Attachment, changing bool) error {
+	if r.Commit == nil {
+		return nil
+	}
+	att.Changing = changing
+	return r.Commit(att)
 }
 
 // holdFor finds a network that a running container may join.
@@ -354,7 +373,16 @@ func (s *Service) Disconnect(ctx context.Context, req SandboxRequest, ref string
 		return network.Change{}, err
 	}
 	defer func() { _ = ns.Close() }()
-	change, err := s.switchOver(ctx, sb, req, att, next, pid, ns, &undo)
+	undo.add("record", func(context.Context) error { return req.commit(att, false) })
+	change, err := network.Change{}, req.commit(att, true)
+	if err == nil {
+		change, err = s.switchOver(ctx, sb, req, att, next, pid, ns, &undo)
+	}
+	// Recorded before the interface goes: one that a killed daemon leaves behind
+	// belongs to nobody and is reaped.
+	if err == nil {
+		err = req.commit(change.Attachment, false)
+	}
 	if err != nil {
 		undo.run(ctx, s.cfg.Logger)
 		return network.Change{}, fmt.Errorf("container %s failed to leave network %s: %w", req.ContainerID, n.rec.Name, err)
@@ -410,6 +438,9 @@ func (s *Service) Rename(ctx context.Context, req SandboxRequest) (network.Attac
 		if err := s.cfg.Nameserver.Put(ctx, names, nil); err != nil {
 			return att, err
 		}
+	}
+	if err := req.commit(next, false); err != nil {
+		return att, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -56,6 +56,13 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 			n.broken = err
 		}
 	}
+	for _, l := range live {
+		if l.Attachment.Changing && l.Pid > 0 {
+			if err := s.finishRoutes(ctx, l); err != nil {
+				s.cfg.Logger.Warn("set default routes", "container", l.Attachment.ContainerID, "error", err)
+			}
+		}
+	}
 	if err := s.firewall(ctx, false); err != nil {
 		return err
 	}
@@ -274,8 +281,19 @@ func family(rec *network.Record, own, rng netip.Prefix, gateway netip.Addr) neti
 	return own.Addr()
 }
 
+// finishRoutes gives a container the default routes of its attachment, after a
+// change that a kill cut short.
+func (s *Service) finishRoutes(ctx context.Context, l LiveSandbox) error {
+	ns, err := s.cfg.Sandboxes.Enter(ctx, l.Pid)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.cfg.Sandboxes.SetDefault(ctx, ns, network.Defaults(l.Attachment.Endpoints)), ns.Close())
+}
+
 func (s *Service) takeOver(l LiveSandbox) error {
 	sb := &sandbox{att: l.Attachment, pid: l.Pid, turn: make(chan struct{}, 1), asked: map[string]*networktypes.EndpointSettings{}}
+	sb.att.Changing = false
 	if l.Name != "" {
 		sb.att.Name = l.Name
 	}

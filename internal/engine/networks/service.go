@@ -53,6 +53,9 @@ type SandboxRequest struct {
 	UserNSPath string
 	// Join finds the process whose network is shared ("container:<id>").
 	Join func(id string) (pid int, ok bool)
+	// Commit records the attachment of a running container while it is being
+	// changed; nil records nothing.
+	Commit func(network.Attachment) error
 }
 
 // Sandbox is a network namespace with its endpoints.

@@ -401,12 +401,21 @@ func (n *Networks) change(req containers.SandboxRequest, edit func([]string) []s
 	for _, name := range edit(slices.Sorted(maps.Keys(req.Endpoints))) {
 		att.Endpoints = append(att.Endpoints, network.Endpoint{NetworkName: name})
 	}
+	if req.Commit != nil {
+		if err := req.Commit(att); err != nil {
+			return network.Change{}, err
+		}
+	}
 	return network.Change{Attachment: att}, nil
 }
 
 // Rename implements containers.Networks.
 func (n *Networks) Rename(_ context.Context, req containers.SandboxRequest) (network.Attachment, error) {
-	return network.Attachment{ContainerID: req.ContainerID, Mode: req.Mode, Name: req.Name}, nil
+	att := network.Attachment{ContainerID: req.ContainerID, Mode: req.Mode, Name: req.Name}
+	if req.Commit != nil {
+		return att, req.Commit(att)
+	}
+	return att, nil
 }
 
 // Settings implements containers.Networks.

@@ -113,12 +113,14 @@ func BuildSpec(in SpecInput) (*specs.Spec, error) {
 	}
 	setNamespaces(s, in)
 	setSysctls(s, in)
-	if err := setDevices(s, in); err != nil {
+	renamed, err := setDevices(s, in)
+	if err != nil {
 		return nil, err
 	}
 	if err := setMounts(s, in, security); err != nil {
 		return nil, err
 	}
+	s.Mounts = append(s.Mounts, renamed...)
 	if !in.Host.Privileged && !security.UnconfinedPaths {
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = maskedPaths(in.Facts), slices.Clone(defaultReadonlyPaths)
 		if in.Host.MaskedPaths != nil {
@@ -327,20 +329,23 @@ func setSysctls(s *specs.Spec, in SpecInput) {
 	}
 }
 
-// setDevices sets device nodes, their cgroup rules and the other limits.
-func setDevices(s *specs.Spec, in SpecInput) error {
+// setDevices sets device nodes, their cgroup rules and the other limits. In a
+// user namespace no node can be made and a runtime binds the host's, which it
+// looks for under the container's name (runtime-spec config-linux.md, "Devices",
+// has no other): those with another name are returned as mounts.
+func setDevices(s *specs.Spec, in SpecInput) (renamed []specs.Mount, err error) {
 	limits, err := Limits(in.Host.Resources, func(p string) (int64, int64, error) {
 		d, err := in.Device(p)
 		return d.Major, d.Minor, err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.Linux.Resources = limits
 	if in.Host.Privileged {
 		devices, err := in.HostDevices()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s.Linux.Devices = devices
 		for _, m := range in.Host.Devices {
@@ -349,12 +354,14 @@ func setDevices(s *specs.Spec, in SpecInput) error {
 			}
 			found, err := in.devices(m.PathOnHost, m.PathInContainer)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			s.Linux.Devices = append(s.Linux.Devices, found...)
+			for _, d := range found {
+				s.Linux.Devices = append(s.Linux.Devices, d.LinuxDevice)
+			}
 		}
 		limits.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
-		return nil
+		return nil, nil
 	}
 	limits.Devices = defaultDeviceRules()
 	for _, m := range in.Host.Devices {
@@ -368,38 +375,50 @@ func setDevices(s *specs.Spec, in SpecInput) error {
 		}
 		found, err := in.devices(m.PathOnHost, target)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.Linux.Devices = append(s.Linux.Devices, found...)
 		for _, d := range found {
-			limits.Devices = append(limits.Devices, allow(d, access))
+			limits.Devices = append(limits.Devices, allow(d.LinuxDevice, access))
+			if Remapped(in.Host, in.Defaults) && d.onHost != d.Path {
+				renamed = append(renamed, specs.Mount{Destination: d.Path, Type: "bind", Source: d.onHost, Options: []string{"bind", "nosuid", "noexec"}})
+				continue
+			}
+			s.Linux.Devices = append(s.Linux.Devices, d.LinuxDevice)
 		}
 	}
 	for _, raw := range in.Host.DeviceCgroupRules {
 		rule, err := parseDeviceRule(raw)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		limits.Devices = append(limits.Devices, rule)
 	}
-	return nil
+	return renamed, nil
+}
+
+// foundDevice is a device of the host with its path in the container.
+type foundDevice struct {
+	specs.LinuxDevice
+	onHost string
 }
 
 // devices finds one device, or those below a folder, and gives them their
 // paths in the container.
-func (in SpecInput) devices(onHost, inContainer string) ([]specs.LinuxDevice, error) {
+func (in SpecInput) devices(onHost, inContainer string) ([]foundDevice, error) {
 	d, err := in.Device(onHost)
 	if err == nil {
 		d.Path = inContainer
-		return []specs.LinuxDevice{d}, nil
+		return []foundDevice{{d, onHost}}, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		found, belowErr := in.DevicesBelow(onHost)
 		if belowErr == nil && len(found) > 0 {
-			for i := range found {
-				found[i].Path = path.Join(inContainer, strings.TrimPrefix(found[i].Path, onHost))
+			out := make([]foundDevice, len(found))
+			for i, d := range found {
+				out[i] = foundDevice{d, d.Path}
+				out[i].Path = path.Join(inContainer, strings.TrimPrefix(d.Path, onHost))
 			}
-			return found, nil
+			return out, nil
 		}
 	}
 	return nil, fmt.Errorf("error gathering device information while adding custom device %q: %w", onHost, err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -208,5 +209,37 @@ func TestExecStartsFromItsContainersProcess(t *testing.T) {
 	p, err = ExecProcess(in, containertypes.ExecCreateRequest{Cmd: []string{"id"}, WorkingDir: "/", Privileged: true})
 	if err != nil || p.Cwd != "/" || len(p.Capabilities.Bounding) != len(in.Facts.Capabilities) {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// Where no node can be made, a device with another name is the host's, bound.
+func TestARenamedDeviceInAUserNamespaceIsABind(t *testing.T) {
+	change := func(h *containertypes.HostConfig, _ *containertypes.Config, in *SpecInput) {
+		h.Devices = []containertypes.DeviceMapping{
+			{PathOnHost: "/dev/x", PathInContainer: "/dev/y", CgroupPermissions: "r"}, {PathOnHost: "/dev/z"}, {PathOnHost: "/dev/dir", PathInContainer: "/dev/d"},
+		}
+		in.Defaults.IDMap = IDMap{UIDs: []specs.LinuxIDMapping{{HostID: 1000, Size: 10}}, GIDs: []specs.LinuxIDMapping{{HostID: 1000, Size: 10}}}
+	}
+	s := build(t, specInput(change))
+	if len(s.Linux.Devices) != 1 || s.Linux.Devices[0].Path != "/dev/z" {
+		t.Errorf("nodes %+v", s.Linux.Devices)
+	}
+	options := []string{"bind", "nosuid", "noexec"}
+	want := []specs.Mount{
+		{Destination: "/dev/y", Type: "bind", Source: "/dev/x", Options: options},
+		{Destination: "/dev/d/a", Type: "bind", Source: "/dev/dir/a", Options: options},
+	}
+	if got := s.Mounts[len(s.Mounts)-2:]; !reflect.DeepEqual(got, want) {
+		t.Errorf("the last mounts are %+v", got)
+	}
+	if n := len(s.Linux.Resources.Devices); n != len(defaultDeviceRules())+3 {
+		t.Errorf("%d device rules", n)
+	}
+	s = build(t, specInput(func(h *containertypes.HostConfig, c *containertypes.Config, in *SpecInput) {
+		change(h, c, in)
+		h.UsernsMode = "host"
+	}))
+	if len(s.Linux.Devices) != 3 {
+		t.Errorf("without a user namespace: %+v", s.Linux.Devices)
 	}
 }

@@ -24,6 +24,8 @@ type Calls struct {
 	data  []byte
 	files []*os.File
 	base  int // descriptors of Command.Files come first
+	// status is the descriptor that tells of the execve, once started.
+	status uintptr
 	err   error
 }
 
@@ -67,6 +69,9 @@ const (
 	maxCallData = callRoom - callData - 1<<16
 	// opSkip is the number of a step that is no system call.
 	opSkip = 0x10000
+	// The runner's words: the step that ended the list by its failure, the
+	// result of the last step that failed, the step it is at.
+	failedStep, lastError, progress = 0, 8, 16
 )
 
 // NewCalls makes an empty list for a Command with n Files.
@@ -88,6 +93,34 @@ func (c *Calls) SkipIf(addr, mask, value uintptr, n int) {
 // SkipIfResult is SkipIf of the result of an earlier step, -errno on failure.
 func (c *Calls) SkipIfResult(of *Call, mask, value uintptr, n int) {
 	c.Add("compare", opSkip, 0, mask, value, uintptr(n)).pointer = of
+}
+
+// Skip skips the next n steps.
+func (c *Calls) Skip(n int) *Call {
+	return c.Add("skip", opSkip, callBase, 0, 0, uintptr(n))
+}
+
+// SkipIfLast is SkipIf of the number of the last error of any step.
+func (c *Calls) SkipIfLast(e unix.Errno, n int) {
+	c.SkipIf(callBase+lastError, ^uintptr(0), uintptr(-int(e)), n)
+}
+
+// Exit ends the child with a status; why is what Process.Executed says then,
+// with the last error of any step.
+func (c *Calls) Exit(why string, status int) {
+	c.Add(why, unix.SYS_EXIT_GROUP, uintptr(status))
+}
+
+// Len is the number of steps so far, for the distance of a SkipTo.
+func (c *Calls) Len() int { return len(c.list) }
+
+// SkipTo makes the step that Skip added lead to the next one to be added.
+func (c *Calls) SkipTo(skip *Call) {
+	for i, s := range c.list {
+		if s == skip {
+			s.args[3] = uintptr(len(c.list) - i - 1)
+		}
+	}
 }
 
 // Bytes gives the steps data; the result is its address in the child, 8-aligned.
@@ -130,6 +163,17 @@ func (c *Calls) Strs(list []string) uintptr {
 func (c *Calls) File(f *os.File) uintptr {
 	c.files = append(c.files, f)
 	return uintptr(c.base + len(c.files) - 1)
+}
+
+// CloseFrom closes all descriptors from first on but keep, and the one that tells
+// of the execve; for lists that are extended.
+func (c *Calls) CloseFrom(first, keep uintptr) {
+	low, high := min(keep, c.status), max(keep, c.status)
+	for _, r := range [][2]uintptr{{first, low - 1}, {low + 1, high - 1}, {high + 1, maxFD}} {
+		if r[0] <= r[1] && r[0] >= first {
+			c.Add("close descriptors", unix.SYS_CLOSE_RANGE, r[0], r[1], 0)
+		}
+	}
 }
 
 // image is the list as the runner reads it.
@@ -234,18 +278,13 @@ func (r *running) step(addr uint64) (*Call, int) {
 // outcome tells how the list ended, once the child has executed a program or is
 // gone: nil when it executed one.
 func (r *running) outcome() error {
-	failed, err := r.word(0)
+	failed, err := r.word(failedStep)
 	if err != nil {
 		return err
 	}
 	if s, _ := r.step(failed); s != nil {
-		result, err := r.word(8)
-		if err != nil {
-			return err
-		}
-		return &StepError{Step: s.name, Errno: unix.Errno(-int64(result))}
+		return r.failure(s)
 	}
-	const progress = 16
 	at, err := r.word(progress)
 	if err != nil {
 		return err
@@ -254,10 +293,22 @@ func (r *running) outcome() error {
 	if s == nil {
 		return errors.New("start child: it ended before its first step")
 	}
+	if s.nr == unix.SYS_EXIT_GROUP {
+		return r.failure(s)
+	}
 	if s.nr != unix.SYS_EXECVE && s.nr != unix.SYS_EXECVEAT {
 		return fmt.Errorf("start child: it was killed at step %q", s.name)
 	}
 	return nil
+}
+
+// failure is a step with the last error.
+func (r *running) failure(s *Call) error {
+	result, err := r.word(lastError)
+	if err != nil {
+		return err
+	}
+	return &StepError{Step: s.name, Errno: unix.Errno(-int64(result))}
 }
 
 // startCalls makes a child that performs c.Calls.
@@ -284,7 +335,7 @@ func (c *Command) startCalls() (_ *Process, err error) {
 	list := c.Calls
 	childAt := list.head(c)
 	// The memory comes last: what it contains must know all other numbers.
-	list.File(theirs)
+	list.status = list.File(theirs)
 	run, err := list.place()
 	if err != nil {
 		_ = status.Close()

@@ -84,8 +84,14 @@ type Process struct {
 	failed []*StepError
 }
 
-// Failures are the steps of Calls that were watched and failed, after Started.
-func (p *Process) Failures() []*StepError { return p.failed }
+// Failures are the steps of Calls that were watched and failed: until now, while
+// the child is at them.
+func (p *Process) Failures() []*StepError {
+	if p.calls != nil && !p.exeEnd {
+		return p.calls.failures()
+	}
+	return p.failed
+}
 
 // needsFork reports whether the child must be made in two steps: a joined pid
 // or time namespace holds only for children, and a new user namespace takes
@@ -316,24 +322,49 @@ func (p *Process) Started() error {
 	if p.exeEnd {
 		return nil
 	}
+	failure, err := p.executed()
+	if err != nil {
+		p.destroy()
+		return err
+	}
+	if failure != nil {
+		p.reap()
+	}
+	return failure
+}
+
+// Executed is Started for a child whose end somebody else waits for.
+func (p *Process) Executed() error {
+	if p.exeEnd {
+		return nil
+	}
+	failure, err := p.executed()
+	return errors.Join(failure, err)
+}
+
+func (p *Process) executed() (failure, err error) {
 	p.exeEnd = true
 	var b [1]byte
-	_, err := p.exec.Read(b[:])
+	_, err = p.exec.Read(b[:])
 	_ = p.exec.Close()
 	if err != nil && !errors.Is(err, io.EOF) {
-		p.destroy()
-		return fmt.Errorf("start child: %w", err)
+		return nil, fmt.Errorf("start child: %w", err)
 	}
-	failure := p.prog.failure()
+	failure = p.prog.failure()
 	if failure == nil && p.calls != nil {
 		failure = p.calls.outcome()
 		p.failed = p.calls.failures()
 	}
 	p.release()
-	if failure != nil {
-		p.reap()
+	return failure, nil
+}
+
+// Leave releases what a Start holds of a child whose execve nobody waits for.
+func (p *Process) Leave() {
+	if !p.exeEnd {
+		p.exeEnd = true
+		p.release()
 	}
-	return failure
 }
 
 // release frees what only the start needed.

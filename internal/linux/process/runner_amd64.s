@@ -85,9 +85,9 @@ skip:
 	JMP  next
 
 failed:
+	MOVQ  AX, 8(R13)
 	TESTQ $1, BX
 	JNE   next
-	MOVQ  AX, 8(R13)
 	MOVQ  R12, 0(R13)
 	MOVQ  $127, DI
 

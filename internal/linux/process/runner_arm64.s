@@ -87,8 +87,8 @@ skip:
 	B    next
 
 failed:
-	TBNZ $0, R9, next
 	MOVD R0, 8(R19)
+	TBNZ $0, R9, next
 	MOVD R20, 0(R19)
 	MOVD $127, R0
 

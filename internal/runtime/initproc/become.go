@@ -113,7 +113,7 @@ func (s *stage) become() error {
 		return err
 	}
 	err = syscall.Exec(name, p.Args, env)
-	return &codedError{execCode(err), fmt.Errorf("exec %s: %w", name, err)}
+	return &codedError{ExecCode(err), fmt.Errorf("exec %s: %w", name, err)}
 }
 
 // defaultSignals undoes what our starters ignore: handlers end with execve, but
@@ -392,11 +392,11 @@ func executable(name string) error {
 }
 
 func notExecutable(file string, err error) error {
-	return &codedError{execCode(err), fmt.Errorf("exec: %q: %w", file, err)}
+	return &codedError{ExecCode(err), fmt.Errorf("exec: %q: %w", file, err)}
 }
 
-// execCode is the exit status a shell reports for a failed execve.
-func execCode(err error) int {
+// ExecCode is the exit status a shell reports for a failed execve.
+func ExecCode(err error) int {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return codeNotFound

@@ -16,7 +16,7 @@ import (
 // what needs the rights of a user namespace, a hook, a terminal, or a setting
 // that belongs to the pid namespace.
 func (c *Config) CanBuild() bool {
-	if c.UserNS || c.RuntimeHooks || c.Root >= 0 || len(c.Prepared) > 0 || c.MountLabel != "" || c.Gate >= 0 ||
+	if c.UserNS || c.RuntimeHooks || c.Root >= 0 || len(c.Prepared) > 0 || c.MountLabel != "" ||
 		!c.Rare.empty() || c.Process.Terminal || c.Process.SelinuxLabel != "" {
 		return false
 	}

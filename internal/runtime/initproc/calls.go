@@ -32,6 +32,9 @@ type Place struct {
 	Proc func() uintptr
 	// Join adds the steps that join v1 cgroups; nil when there are none to join.
 	Join func()
+	// Waiting adds the step that tells the parent that the process waits at
+	// Config.Gate; nil without one.
+	Waiting func()
 }
 
 // BecomeCalls adds to l what become does in a stage, in the same order, as steps
@@ -43,7 +46,7 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 	if len(defense.Environment()) > 0 {
 		return nil, ErrStage // which has the defenses to take away
 	}
-	if p.Terminal || !c.Rare.empty() || len(p.Args) == 0 || c.Gate >= 0 {
+	if p.Terminal || !c.Rare.empty() || len(p.Args) == 0 {
 		return nil, ErrStage
 	}
 	have, err := capability.Current()
@@ -120,11 +123,105 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 	l.SkipIfResult(first, ^uintptr(0), 0, 1)
 	l.Add("chdir to cwd", unix.SYS_CHDIR, l.Str(p.Cwd))
 	insideCalls(l)
+	names := candidates(p.Args[0], env)
+	if c.Gate >= 0 {
+		lookCalls(l, names)
+	}
 	l.Add("close descriptors", unix.SYS_CLOSE_RANGE, uintptr(3+c.Extra), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
+	if c.Gate >= 0 {
+		at.Waiting()
+		// Who waits, maybe for days, holds nothing of the host.
+		l.CloseFrom(uintptr(3+c.Extra), uintptr(c.Gate))
+		gateCalls(l, c.Gate)
+	}
 	signalCalls(l)
 	conf.FinalCalls(l)
-	execCalls(l, p, env)
+	if c.Gate >= 0 {
+		execLate(l, p, names, env)
+	} else {
+		execCalls(l, p, names, env)
+	}
 	return warnings, nil
+}
+
+// lookCalls end the list unless execCalls will find a program: lookPath, which
+// comes before the gate because it is `create` that fails then.
+func lookCalls(l *process.Calls, names []string) {
+	// struct statx: the word at 24 is the gid and, above it, the mode.
+	const modeWord, format, regular = 24, uintptr(unix.S_IFMT) << 32, uintptr(unix.S_IFREG) << 32
+	buf := l.Bytes(make([]byte, unsafe.Sizeof(unix.Statx_t{})))
+	cwd := unix.AT_FDCWD
+	var found []*process.Call
+	for _, name := range names {
+		path := l.Str(name)
+		access := l.Add("access "+name, unix.SYS_FACCESSAT2, uintptr(cwd), path, unix.X_OK, unix.AT_EACCESS).Optional()
+		l.SkipIfResult(access, ^uintptr(0), 0, 1)
+		next := l.Skip(0)
+		stat := l.Add("stat "+name, unix.SYS_STATX, uintptr(cwd), path, 0, unix.STATX_TYPE, buf).Optional()
+		l.SkipIfResult(stat, ^uintptr(0), 0, 1)
+		missing := l.Skip(0)
+		l.SkipIf(buf+modeWord, format, regular, 1)
+		special := l.Skip(0)
+		found = append(found, l.Skip(0))
+		for _, s := range []*process.Call{next, missing, special} {
+			l.SkipTo(s)
+		}
+	}
+	none := -1
+	l.Add("executable file not found", unix.SYS_CLOSE, uintptr(none))
+	for _, s := range found {
+		l.SkipTo(s)
+	}
+}
+
+// gateCalls are stage.gate.
+func gateCalls(l *process.Calls, gate int) {
+	fd := uintptr(gate)
+	poll := l.Bytes([]byte{byte(gate), byte(gate >> 8), 0, 0, unix.POLLIN, 0, 0, 0}) // struct pollfd
+	l.Add("wait for start", unix.SYS_PPOLL, poll, 1, 0, 0, 0)
+	got := l.Add("wait for start", unix.SYS_READ, fd, l.Bytes(make([]byte, 8)), 1)
+	l.SkipIfResult(got, ^uintptr(0), 1, 1)
+	l.Exit("wait for start: the starter went away in the middle of it", codeOther)
+	l.Add("close start fifo", unix.SYS_CLOSE, fd)
+}
+
+// execFailures are what execve fails with for a program that lookCalls found.
+var execFailures = []unix.Errno{
+	unix.ENOENT, unix.ENOEXEC, unix.EACCES, unix.EPERM, unix.ETXTBSY, unix.ELIBBAD, unix.ENOTDIR, unix.ENOMEM, unix.E2BIG, unix.ELOOP,
+	unix.EINVAL, unix.EAGAIN,
+}
+
+// execLate are execCalls behind a gate: nobody may be there to hear of a failure
+// any more, so the application's own streams and its exit status tell.
+func execLate(l *process.Calls, p *specs.Process, names, env []string) {
+	say := func(text string) {
+		l.Add("write error", unix.SYS_WRITE, 2, l.Bytes([]byte(text)), uintptr(len(text))).Optional()
+	}
+	argv, envp := l.Strs(p.Args), l.Strs(env)
+	var failed []*process.Call
+	for i, name := range names {
+		l.Add("exec "+name, unix.SYS_EXECVE, l.Str(name), argv, envp).Optional()
+		if i < len(names)-1 {
+			// Only when there is nothing at that place, the next one is tried.
+			const rest = 3
+			l.SkipIfLast(unix.ENOENT, rest)
+			l.SkipIfLast(unix.ENOTDIR, rest-1)
+		}
+		say("exec " + name + ": ")
+		failed = append(failed, l.Skip(0))
+	}
+	for _, s := range failed {
+		l.SkipTo(s)
+	}
+	for _, e := range execFailures {
+		l.SkipIfLast(e, 1)
+		next := l.Skip(0)
+		say(e.Error() + "\n")
+		l.Exit("exec "+p.Args[0], ExecCode(e))
+		l.SkipTo(next)
+	}
+	say("failed\n")
+	l.Exit("exec "+p.Args[0], codeOther)
 }
 
 // keyringCalls are the steps of stage.keyring.
@@ -186,9 +283,8 @@ func signalCalls(l *process.Calls) {
 }
 
 // execCalls try the program at every place of PATH, as execvp(3) does.
-func execCalls(l *process.Calls, p *specs.Process, env []string) {
+func execCalls(l *process.Calls, p *specs.Process, names, env []string) {
 	argv, envp := l.Strs(p.Args), l.Strs(env)
-	names := candidates(p.Args[0], env)
 	for i, name := range names {
 		try := l.Add("exec "+name, unix.SYS_EXECVE, l.Str(name), argv, envp)
 		if i == len(names)-1 {

@@ -87,6 +87,7 @@ type creation struct {
 	c      *Container
 	proc   *process.Process
 	conv   *conversation
+	gate   *os.File // see openGate
 	plan   rootfs.Plan
 	config initproc.Config
 	user   bool // a user namespace of its own, new or joined
@@ -255,11 +256,10 @@ func (k *creation) start(context.Context) error {
 	}
 	k.config.Gate, k.config.Root = -1, -1
 	if !k.StartNow {
-		gate, err := makeGate(k.c.gate())
+		gate, err := k.openGate()
 		if err != nil {
 			return err
 		}
-		k.closeLater(gate)
 		k.config.Gate = give(gate)
 	}
 	if err := k.prepareMounts(give); err != nil {
@@ -284,6 +284,18 @@ func (k *creation) start(context.Context) error {
 	}
 	k.undos = append(k.undos, k.kill)
 	return nil
+}
+
+// openGate is the reading end of the fifo at which the child waits.
+func (k *creation) openGate() (*os.File, error) {
+	if k.gate == nil {
+		var err error
+		if k.gate, err = makeGate(k.c.gate()); err != nil {
+			return nil, err
+		}
+		k.closeLater(k.gate)
+	}
+	return k.gate, nil
 }
 
 // kill ends and reaps the child of a creation that failed.
@@ -617,8 +629,12 @@ func (k *creation) died(cause error) error {
 
 // finish hands out what the caller asked for.
 func (k *creation) finish(context.Context) error {
-	if err := k.proc.Started(); err != nil {
-		return &StartError{Code: 128, Err: err}
+	// Without a stage, nobody is executed before the gate is opened.
+	held := !k.StartNow && k.conv == nil
+	if !held {
+		if err := k.proc.Started(); err != nil {
+			return &StartError{Code: 128, Err: err}
+		}
 	}
 	if err := k.c.cgroup.Joined(); err != nil {
 		return fmt.Errorf("create container %s: %w", k.ID, err)
@@ -632,6 +648,10 @@ func (k *creation) finish(context.Context) error {
 	// to 17 ms, and must not come before the exit is known.
 	if ns, err := os.Open("/proc/" + strconv.Itoa(k.proc.Pid) + "/ns/mnt"); err == nil {
 		k.c.holds = ns
+	}
+	if held {
+		k.c.held = k.proc
+		return nil
 	}
 	if !k.StartNow {
 		k.c.pending, k.conv = k.conv, nil

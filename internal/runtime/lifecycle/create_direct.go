@@ -31,6 +31,7 @@ import (
 //	                                    builds the root around it on a thread of its own
 //	                                    adds the steps that give rights away
 //	◀── go on ──
+//	only with a gate: waits there ──▶
 //	execve
 
 // v1Groups is where the groups of v1 are mounted.
@@ -45,7 +46,7 @@ func (k *creation) direct(ctx context.Context) (err error) {
 	}
 	k.config.Gate, k.config.Root = -1, -1
 	k.describe()
-	if !k.StartNow || k.Spec.Process == nil || !k.config.CanBuild() || notifies(k.Spec.Linux.Seccomp) ||
+	if k.Spec.Process == nil || !k.config.CanBuild() || notifies(k.Spec.Linux.Seccomp) ||
 		len(k.Spec.Linux.NetDevices) > 0 || k.NoPivot || // chroot(2) is of a process: the child would keep the host's root
 		fault.Environ() != nil { // the faults are in the stage
 		return initproc.ErrStage
@@ -83,14 +84,21 @@ func (k *creation) direct(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	warnings, err := k.config.BecomeCalls(d.l, initproc.Place{Root: root, Proc: func() uintptr { return d.procFD }, Join: d.join})
+	warnings, err := k.config.BecomeCalls(d.l, initproc.Place{
+		Root: root, Proc: func() uintptr { return d.procFD }, Join: d.join, Waiting: d.tell,
+	})
 	if err != nil {
 		return err
 	}
 	if err := d.goOn(); err != nil {
 		return err
 	}
-	if err := d.p.Started(); err != nil {
+	if k.StartNow {
+		err = d.p.Started()
+	} else {
+		_, err = d.hear()
+	}
+	if err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -181,6 +189,13 @@ func (d *directCreation) start() error {
 		d.closeLater(groups)
 		d.groupsFD = l.File(groups)
 	}
+	if !k.StartNow {
+		gate, err := k.openGate()
+		if err != nil {
+			return err
+		}
+		k.config.Gate = int(l.File(gate))
+	}
 	d.mountProc(len(cmd.Files))
 	if d.p, err = cmd.Start(); err != nil {
 		return err
@@ -216,6 +231,11 @@ func (d *directCreation) mountProc(files int) {
 	msg := l.Words(0, 0, vec, 1, l.Bytes(control), uintptr(len(control)), 0)
 	l.Add("send procfs", unix.SYS_SENDMSG, d.socket, msg, unix.MSG_NOSIGNAL)
 	d.waitStep()
+}
+
+// tell adds the step that makes hear return.
+func (d *directCreation) tell() {
+	d.l.Add("tell the parent", unix.SYS_WRITE, d.socket, d.l.Bytes([]byte{1}), 1)
 }
 
 // waitStep lets the child wait until goOn.
@@ -335,7 +355,7 @@ func (d *directCreation) enterCgroupNS() error {
 	}
 	l := d.l
 	l.Add("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
-	l.Add("tell the parent", unix.SYS_WRITE, d.socket, l.Bytes([]byte{1}), 1)
+	d.tell()
 	d.waitStep()
 	if err := d.goOn(); err != nil {
 		return err

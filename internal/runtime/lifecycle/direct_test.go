@@ -2,10 +2,13 @@ package lifecycle_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -204,6 +207,115 @@ func TestAContainerWithoutStageIsTheSame(t *testing.T) {
 				t.Errorf("with a stage (-) and without one (+):\n%s", diff)
 			}
 			want(t, direct, "PATH=", "CapBnd", " / ")
+			o = s.options()
+			o.ID += "-held"
+			o.Executable = null
+			s.spec.Linux.CgroupsPath = strings.TrimSuffix(s.spec.Linux.CgroupsPath, "-staged") + "-held"
+			if diff := cmp.Diff(same(s.createdAndStarted(o)), same(direct)); diff != "" {
+				t.Errorf("created and then started (-) and at once (+):\n%s", diff)
+			}
+		})
+	}
+}
+
+// createdAndStarted is what the container printed after its gate was opened.
+func (s *sandbox) createdAndStarted(o lifecycle.Options) string {
+	s.t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Close()
+	o.Stdout, o.Stderr = w, w
+	c := s.create(o)
+	_ = w.Close()
+	if st, err := c.Status(); err != nil || st != specs.StateCreated {
+		s.t.Fatalf("before start: %s, %v", st, err)
+	}
+	if err := c.Start(context.Background()); err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := c.Wait(); err != nil {
+		s.t.Fatal(err)
+	}
+	return string(out)
+}
+
+// Whoever waits behind the gate holds nothing but its streams, the gate, and
+// what tells of its execve.
+func TestWhoWaitsForStartHoldsNothingOfTheHost(t *testing.T) {
+	s := newSandbox(t).sh("true")
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	o := s.options()
+	o.Executable, o.ExtraFiles = null, []*os.File{null}
+	c := s.create(o)
+	dir := filepath.Join("/proc", strconv.Itoa(c.Pid()), "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, strings.Split(filepath.Base(to), ":")[0])
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"null", "null", "null", "null", "pipe", "start.fifo"}, got); diff != "" {
+		t.Errorf("descriptors (-want +got):\n%s", diff)
+	}
+}
+
+// What execve fails with behind the gate is told by Start, by the exit status
+// and on the standard error, where it is seen when nobody waits in Start.
+func TestAProgramThatFailsBehindTheGate(t *testing.T) {
+	for name, c := range map[string]struct {
+		body, args, text string
+		code             int
+	}{
+		"no program":      {"nothing to execute", "/bin/bad", "exec /bin/bad: exec format error\n", 126},
+		"in the PATH":     {"nothing to execute", "bad", "exec /bin/bad: exec format error\n", 126},
+		"its interpreter": {"#!/not/there\n", "bad", "exec /bin/bad: no such file or directory\n", 127},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			s.spec.Process.Args = []string{c.args}
+			if err := os.WriteFile(filepath.Join(s.bundle, "rootfs/bin/bad"), []byte(c.body), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			o := s.options()
+			o.Stderr = w
+			made := s.create(o)
+			_ = w.Close()
+			var start *lifecycle.StartError
+			if err := made.Start(context.Background()); !errors.As(err, &start) || start.Code != c.code {
+				t.Errorf("start: %#v, %v", start, err)
+			}
+			out, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(out) != c.text {
+				t.Errorf("printed %q, want %q", out, c.text)
+			}
+			if st, err := made.Wait(); err != nil || st.Code != c.code {
+				t.Errorf("ended with %+v, %v", st, err)
+			}
 		})
 	}
 }
@@ -215,6 +327,6 @@ var (
 )
 
 func same(out string) string {
-	out = strings.ReplaceAll(out, "-staged", "")
+	out = strings.NewReplacer("-staged", "", "-held", "").Replace(out)
 	return spaces.ReplaceAllString(numbered.ReplaceAllString(out, "N"), " ")
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/orlop/orlop/internal/linux/cgroup"
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/initproc"
 )
@@ -49,6 +50,8 @@ type Container struct {
 	holds *os.File
 	// pending is the conversation with an init that waits for Start.
 	pending *conversation
+	// held is that init when it has no stage.
+	held    *process.Process
 	waiting sync.Once
 	status  Status
 	waitErr error
@@ -208,6 +211,10 @@ func (c *Container) Close() error {
 	if c.pending != nil {
 		c.pending.close()
 		c.pending = nil
+	}
+	if c.held != nil {
+		c.held.Leave()
+		c.held = nil
 	}
 	return errors.Join(errs...)
 }

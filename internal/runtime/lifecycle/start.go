@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/hooks"
 	"github.com/orlop/orlop/internal/runtime/initproc"
@@ -45,9 +46,19 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	conv := c.pending
-	c.pending = nil
+	conv, held := c.pending, c.held
+	c.pending, c.held = nil, nil
 	c.mu.Unlock()
+	if held != nil {
+		stop := context.AfterFunc(ctx, func() { _ = c.signal(int(unix.SIGKILL)) })
+		err := held.Executed()
+		if !stop() && err != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return lateError(err)
+		}
+	}
 	if conv != nil {
 		defer conv.close()
 		stop := context.AfterFunc(ctx, func() { _ = c.signal(int(unix.SIGKILL)) })
@@ -69,6 +80,15 @@ func (c *Container) Start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lateError is why an init without a stage did not become the application.
+func lateError(err error) error {
+	var step *process.StepError
+	if errors.As(err, &step) {
+		return &StartError{Code: initproc.ExecCode(step.Errno), Err: err}
+	}
+	return &StartError{Code: 128, Err: fmt.Errorf("container's init ended before the application: %w", err)}
 }
 
 // openGate tells init to go on and removes the mark of the state "created".

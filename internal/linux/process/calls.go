@@ -26,7 +26,7 @@ type Calls struct {
 	base  int // descriptors of Command.Files come first
 	// status is the descriptor that tells of the execve, once started.
 	status uintptr
-	err   error
+	err    error
 }
 
 // Call is one step.

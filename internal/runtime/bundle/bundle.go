@@ -4,7 +4,6 @@
 package bundle
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,11 +43,11 @@ func Read(dir string) (*specs.Spec, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("load bundle: %w", err)
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(body, &spec); err != nil {
+	spec, err := Decode(body)
+	if err != nil {
 		return nil, nil, fmt.Errorf("load %s: %w: %w", name, err, errdefs.ErrInvalidArgument)
 	}
-	return &spec, body, nil
+	return spec, body, nil
 }
 
 // LoadProcess reads a process object (exec --process).
@@ -57,11 +56,11 @@ func LoadProcess(name string) (*specs.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load process: %w", err)
 	}
-	var p specs.Process
-	if err := json.Unmarshal(body, &p); err != nil {
+	p, err := decodeProcess(body)
+	if err != nil {
 		return nil, fmt.Errorf("load process %s: %w: %w", name, err, errdefs.ErrInvalidArgument)
 	}
-	return &p, nil
+	return p, nil
 }
 
 // invalid is a finding of the class InvalidArgument.

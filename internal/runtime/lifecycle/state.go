@@ -8,12 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/orlop/orlop/internal/runtime/bundle"
+	"github.com/orlop/orlop/internal/runtime/plainjson"
 )
 
 const (
@@ -68,7 +72,80 @@ func validID(id string) error {
 func quote(s string) string { return fmt.Sprintf("%q", s) }
 
 // save writes the state.
-func (c *Container) save() error { return c.writeJSON(stateFile, &c.saved) }
+func (c *Container) save() error { return c.write(stateFile, c.saved.encode()) }
+
+// encode is json.Marshal of s.
+func (s *saved) encode() []byte {
+	const usual = 512
+	b := make([]byte, 0, usual)
+	str := func(key, value string) {
+		b = append(append(b, ',', '"'), key...)
+		b = plainjson.AppendStr(append(b, '"', ':'), value)
+	}
+	number := func(key, digits string) {
+		b = append(append(b, ',', '"'), key...)
+		b = append(append(b, '"', ':'), digits...)
+	}
+	number("schema", strconv.Itoa(s.Schema))
+	b[0] = '{'
+	str("id", s.ID)
+	str("bundle", s.Bundle)
+	if s.Rootfs != "" {
+		str("rootfs", s.Rootfs)
+	}
+	str("created", s.Created.Format(time.RFC3339Nano))
+	number("owner", strconv.Itoa(s.Owner))
+	number("pid", strconv.Itoa(s.Pid))
+	number("pidStart", strconv.FormatUint(s.PidStart, 10))
+	str("bootId", s.BootID)
+	str("cgroupPath", s.CgroupPath)
+	if s.SystemdCgroup {
+		b = append(b, `,"systemdCgroup":true`...)
+	}
+	return append(b, '}')
+}
+
+// decode is json.Unmarshal into s.
+func (s *saved) decode(body []byte) error {
+	r := plainjson.New(string(body))
+	r.Object(func(key string) bool {
+		switch key {
+		case "schema":
+			plainjson.Signed(r, &s.Schema)
+		case "id":
+			plainjson.Str(r, &s.ID)
+		case "bundle":
+			plainjson.Str(r, &s.Bundle)
+		case "rootfs":
+			plainjson.Str(r, &s.Rootfs)
+		case "created":
+			var text string
+			if plainjson.Str(r, &text); s.Created.UnmarshalText([]byte(text)) != nil {
+				return false
+			}
+		case "owner":
+			plainjson.Signed(r, &s.Owner)
+		case "pid":
+			plainjson.Signed(r, &s.Pid)
+		case "pidStart":
+			plainjson.Unsigned(r, &s.PidStart)
+		case "bootId":
+			plainjson.Str(r, &s.BootID)
+		case "cgroupPath":
+			plainjson.Str(r, &s.CgroupPath)
+		case "systemdCgroup":
+			plainjson.Flag(r, &s.SystemdCgroup)
+		default:
+			return false
+		}
+		return true
+	})
+	if r.Done() {
+		return nil
+	}
+	*s = saved{}
+	return json.Unmarshal(body, s)
+}
 
 // saveSpec writes the configuration.
 func (c *Container) saveSpec() error { return c.writeJSON(specFile, c.spec) }
@@ -103,7 +180,7 @@ func load(root, id string) (*saved, *specs.Spec, error) {
 	}
 	dir := stateDir(root, id)
 	var s saved
-	err := readJSON(filepath.Join(dir, stateFile), &s)
+	err := read(filepath.Join(dir, stateFile), s.decode)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil, errdefs.ErrNotFound.WithMessage("container " + quote(id) + " does not exist")
 	}
@@ -114,7 +191,11 @@ func load(root, id string) (*saved, *specs.Spec, error) {
 		return nil, nil, fmt.Errorf("load container %s: %w", id, err)
 	}
 	spec := &specs.Spec{}
-	if err := readJSON(filepath.Join(dir, specFile), spec); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	decode := func(body []byte) (err error) {
+		spec, err = bundle.Decode(body)
+		return err
+	}
+	if err := read(filepath.Join(dir, specFile), decode); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("load container %s: %w", id, err)
 	}
 	if spec.Linux == nil {
@@ -123,12 +204,12 @@ func load(root, id string) (*saved, *specs.Spec, error) {
 	return &s, spec, nil
 }
 
-func readJSON(name string, v any) error {
+func read(name string, decode func([]byte) error) error {
 	body, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := decode(body); err != nil {
 		return fmt.Errorf("damaged state %s: %w: %w", name, err, errdefs.ErrDataLoss)
 	}
 	return nil

@@ -394,6 +394,8 @@ func (p *foreignProcess) Pid() int          { return p.pid }
 func (p *foreignProcess) StartTime() uint64 { return p.start }
 func (p *foreignProcess) Console() *os.File { return p.console }
 
+func (p *foreignProcess) Ended() error { return pidfd.Ended(p.pidfd) }
+
 func (p *foreignProcess) Wait() (int, error) {
 	ws, err := pidfd.Wait(p.pidfd)
 	p.reaper.remove(p.pid)

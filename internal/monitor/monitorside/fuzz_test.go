@@ -60,6 +60,7 @@ func (p *puppet) Pid() int                { return 1 << 22 }
 func (p *puppet) StartTime() uint64       { return 7 }
 func (p *puppet) Console() *os.File       { return nil }
 func (p *puppet) Close() error            { return nil }
+func (p *puppet) Ended() error            { <-p.ended; return nil }
 func (p *puppet) Wait() (int, error)      { <-p.ended; return 3, nil }
 func (p *puppet) OOM() (uint64, error)    { return 0, nil }
 func (p *puppet) SignalAll(sig int) error { return p.Signal(sig) }

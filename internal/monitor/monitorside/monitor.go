@@ -329,8 +329,14 @@ func (m *monitor) fail(control *protocol.Conn, frame protocol.Frame, cause error
 
 // finish waits for the end of the container and carries it out.
 func (m *monitor) finish(ctx context.Context) {
-	code, err := m.ctr.Wait()
-	m.moving.RLock() // from here on to the end
+	err := m.ctr.Ended()
+	// From here on to the end, and before the status is taken: a program that this
+	// one became could not find a child that was waited for, and would be lost.
+	m.moving.RLock()
+	code := 0
+	if err == nil {
+		code, err = m.ctr.Wait()
+	}
 	exit := protocol.Exit{Code: code, Time: m.now().UTC()}
 	if err != nil {
 		exit.Code, exit.Reason = 137, "wait: "+err.Error()

@@ -6,6 +6,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/orlop/orlop/internal/linux/pidfd"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
 	"github.com/orlop/orlop/internal/runtime/rootfs"
@@ -68,6 +69,14 @@ func (c *ownContainer) OOM() (uint64, error) { return c.Cgroup().OOM() }
 
 func (c *ownContainer) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
 	return c.Cgroup().OOMEvents(ctx)
+}
+
+func (c *ownContainer) Ended() error {
+	f := c.PidFD()
+	if f == nil {
+		return nil
+	}
+	return pidfd.Ended(f)
 }
 
 func (c *ownContainer) Wait() (int, error) {

@@ -53,6 +53,9 @@ type process interface {
 // runner is a running container.
 type runner interface {
 	process
+	// Ended blocks until the first process has ended, and leaves its status to
+	// Wait: another program of this process must still find that child.
+	Ended() error
 	// SignalAll sends to every process of the container.
 	SignalAll(sig int) error
 	Pause(ctx context.Context) error

@@ -63,6 +63,8 @@ func (r *reopened) Pid() int          { return r.pid }
 func (r *reopened) StartTime() uint64 { return r.start }
 func (r *reopened) Console() *os.File { return nil }
 
+func (r *reopened) Ended() error { return pidfd.Ended(r.pidfd) }
+
 func (r *reopened) Wait() (int, error) {
 	ws, err := pidfd.Wait(r.pidfd)
 	if err != nil {

@@ -111,6 +111,8 @@ func (p *plain) StartTime() uint64 {
 	return st.Start
 }
 
+func (p *plain) Ended() error { return nil } // such a monitor never becomes another program
+
 func (p *plain) Wait() (int, error) {
 	p.cmd.Wait()
 	ws := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -152,7 +154,11 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	timeout := time.Minute
+	if _, many := t.(*testing.B); many {
+		timeout = time.Hour // as many starts as -benchtime says
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	b := &bench{TB: t, root: t.TempDir(), runtime: "/proc/self/exe", ctx: ctx}
 	b.launcher()

@@ -84,16 +84,18 @@ func Create(ctx context.Context, o Options) (_ *Container, err error) {
 // creation is a Create under way: a list of steps, and a stack of undos.
 type creation struct {
 	Options
-	c      *Container
-	proc   *process.Process
-	conv   *conversation
-	gate   *os.File // see openGate
-	plan   rootfs.Plan
-	config initproc.Config
-	user   bool // a user namespace of its own, new or joined
-	v2     bool
-	undos  []func()
-	closes []func()
+	c    *Container
+	proc *process.Process
+	conv *conversation
+	gate *os.File // see openGate
+	// refused is why there is no control group: a stage cannot help then.
+	refused error
+	plan    rootfs.Plan
+	config  initproc.Config
+	user    bool // a user namespace of its own, new or joined
+	v2      bool
+	undos   []func()
+	closes  []func()
 }
 
 // undo takes back what was done, last first.
@@ -169,7 +171,8 @@ func (k *creation) group(ctx context.Context) error {
 	return nil
 }
 
-func (k *creation) makeGroup(ctx context.Context) error {
+func (k *creation) makeGroup(ctx context.Context) (err error) {
+	defer func() { k.refused = err }()
 	g, err := cgroup.New(cgroup.Config{Path: k.c.saved.CgroupPath, Systemd: k.SystemdCgroup, Plain: k.PlainCgroup})
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", k.ID, err)
@@ -207,6 +210,8 @@ func (k *creation) process(ctx context.Context) error {
 		return nil
 	} else if ctx.Err() != nil {
 		return context.Cause(ctx)
+	} else if k.refused != nil {
+		return k.refused
 	}
 	k.config = initproc.Config{}
 	for _, step := range []func(context.Context) error{k.start, k.record, k.netDevices, k.configure, k.remember, k.talk} {

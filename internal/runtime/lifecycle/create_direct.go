@@ -32,6 +32,7 @@ import (
 //	                                    adds the steps that give rights away
 //	◀── go on ──
 //	only with a gate: waits there ──▶
+//	closes what is not the application's, this socket too ──▶
 //	execve
 
 // v1Groups is where the groups of v1 are mounted.
@@ -96,7 +97,7 @@ func (k *creation) direct(ctx context.Context) (err error) {
 	if k.StartNow {
 		err = d.p.Started()
 	} else {
-		_, err = d.hear()
+		err = d.held()
 	}
 	if err != nil {
 		return err
@@ -236,6 +237,21 @@ func (d *directCreation) mountProc(files int) {
 // tell adds the step that makes hear return.
 func (d *directCreation) tell() {
 	d.l.Add("tell the parent", unix.SYS_WRITE, d.socket, d.l.Bytes([]byte{1}), 1)
+}
+
+// held returns when the child waits at its gate and holds nothing else any more.
+func (d *directCreation) held() error {
+	if _, err := d.hear(); err != nil {
+		return err
+	}
+	_, err := d.hear()
+	if err == nil {
+		return errors.New("talk to init: a word too many")
+	}
+	if errors.Is(err, errGone) || errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
+	return err
 }
 
 // waitStep lets the child wait until goOn.

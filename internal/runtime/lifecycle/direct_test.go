@@ -330,3 +330,20 @@ func same(out string) string {
 	out = strings.NewReplacer("-staged", "", "-held", "").Replace(out)
 	return spaces.ReplaceAllString(numbered.ReplaceAllString(out, "N"), " ")
 }
+
+// What the control group refuses is told as it is, whether the container is
+// started at once or held.
+func TestALimitThatTheKernelRefusesIsNamed(t *testing.T) {
+	for _, now := range []bool{true, false} {
+		s := newSandbox(t).sh("true")
+		s.spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4095"}}
+		o := s.options()
+		o.StartNow = now
+		c, err := lifecycle.Create(context.Background(), o)
+		if err == nil {
+			_ = c.Delete(context.Background(), true)
+			t.Fatal("processor 4095 was given")
+		}
+		want(t, err.Error(), "cpuset")
+	}
+}

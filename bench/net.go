@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,15 @@ func (f *netFigures) add(name string, v float64) {
 		f.names = append(f.names, name)
 	}
 	f.values[name] = append(f.values[name], v)
+}
+
+// best keeps the highest value of a figure beside its median.
+func (f *netFigures) best(name string) {
+	highest := slices.Max(f.values[name])
+	if name += ", best"; len(f.values[name]) == 0 {
+		f.names = append(f.names, name)
+	}
+	f.values[name] = []float64{highest}
 }
 
 func (f *netFigures) fail(name string, err error) {
@@ -112,7 +122,9 @@ func networks(c config, engines []*engine, ports, many int) error {
 		{"container to container, connections/s", "", "client", []string{"connections", "server-address:7000"}},
 		{"names, questions/s", "names, p99 µs", "client", []string{"names", "127.0.0.11:53", "server"}},
 	}
-	for range 3 {
+	// Short and often: what else the machine does hits a round, not an engine, and
+	// the best round says what is possible.
+	for range 7 {
 		for _, l := range loads {
 			each(l.what, func(e *engine, f *netFigures) error {
 				args := append([]string{}, l.args...)
@@ -121,7 +133,7 @@ func networks(c config, engines []*engine, ports, many int) error {
 						return err
 					}
 				}
-				command := append([]string{"traffic"}, append(args, "2s")...)
+				command := append([]string{"traffic"}, append(args, "1s")...)
 				var out string
 				if l.inside == "" {
 					ans, err := e.ask(request{Verb: "run", Args: append([]string{self}, command...)})
@@ -149,41 +161,14 @@ func networks(c config, engines []*engine, ports, many int) error {
 					}
 					f.add(name, v)
 				}
+				f.best(l.what)
 				return nil
 			})
 		}
 	}
-	each("start, many ports", func(e *engine, f *netFigures) error {
-		before, err := e.ask(request{Verb: "footprint"})
-		if err != nil {
-			return err
-		}
-		plain, err := millis(e, "run", "-d", "--name", "plain", "busybox", "sleep", "100000")
-		if err != nil {
-			return err
-		}
-		between, err := e.ask(request{Verb: "footprint"})
-		if err != nil {
-			return err
-		}
-		spec := fmt.Sprintf("20000-%d:20000-%d", 19999+ports, 19999+ports)
-		took, err := millis(e, "run", "-d", "--name", "many", "-p", spec, "busybox", "sleep", "100000")
-		if err != nil {
-			return err
-		}
-		after, err := e.ask(request{Verb: "footprint"})
-		if err != nil {
-			return err
-		}
-		f.add(fmt.Sprintf("start with %d ports, ms", ports), took)
-		f.add("  without ports, ms", plain)
-		own := func(a, b answer) float64 { return float64(b.Stages[0].Nanos-a.Stages[0].Nanos) / 1024 }
-		f.add("  memory for the ports, MiB", own(between, after)-own(before, between))
-		f.add("  processes for the ports", float64(after.Stages[1].Nanos-between.Stages[1].Nanos)-float64(between.Stages[1].Nanos-before.Stages[1].Nanos))
-		end, err := millis(e, "rm", "-f", "many")
-		f.add("  rm -f, ms", end)
-		return err
-	})
+	if ports > 0 {
+		each("start, many ports", manyPorts(ports, millis))
+	}
 	each("many containers", func(e *engine, f *netFigures) error {
 		var first, last []float64
 		for i := range many {
@@ -266,4 +251,40 @@ func insideArgs(e *engine, args []string) error {
 		}
 	}
 	return nil
+}
+
+// manyPorts starts a container that publishes so many ports, beside one that
+// publishes none.
+func manyPorts(ports int, millis func(e *engine, args ...string) (float64, error)) func(*engine, *netFigures) error {
+	return func(e *engine, f *netFigures) error {
+		before, err := e.ask(request{Verb: "footprint"})
+		if err != nil {
+			return err
+		}
+		plain, err := millis(e, "run", "-d", "--name", "plain", "busybox", "sleep", "100000")
+		if err != nil {
+			return err
+		}
+		between, err := e.ask(request{Verb: "footprint"})
+		if err != nil {
+			return err
+		}
+		spec := fmt.Sprintf("20000-%d:20000-%d", 19999+ports, 19999+ports)
+		took, err := millis(e, "run", "-d", "--name", "many", "-p", spec, "busybox", "sleep", "100000")
+		if err != nil {
+			return err
+		}
+		after, err := e.ask(request{Verb: "footprint"})
+		if err != nil {
+			return err
+		}
+		f.add(fmt.Sprintf("start with %d ports, ms", ports), took)
+		f.add("  without ports, ms", plain)
+		own := func(a, b answer) float64 { return float64(b.Stages[0].Nanos-a.Stages[0].Nanos) / 1024 }
+		f.add("  memory for the ports, MiB", own(between, after)-own(before, between))
+		f.add("  processes for the ports", float64(after.Stages[1].Nanos-between.Stages[1].Nanos)-float64(between.Stages[1].Nanos-before.Stages[1].Nanos))
+		end, err := millis(e, "rm", "-f", "many")
+		f.add("  rm -f, ms", end)
+		return err
+	}
 }

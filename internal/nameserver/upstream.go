@@ -22,10 +22,12 @@ const (
 	// maxUpstream bounds the questions that wait for an answer at a time, and
 	// maxWaiting the clients that wait for them.
 	maxUpstream, maxWaiting = 1024, 4096
-	// resend is when a datagram counts as lost, tryTimeout when a server does.
-	// A stub resolver (glibc) gives up on us after five seconds.
-	resend     = 1200 * time.Millisecond
-	tryTimeout = 2500 * time.Millisecond
+	// resend is when a datagram counts as lost, tryTimeout when a server does, and
+	// onlyTimeout when the only one there is does (as long as Docker waits). A stub
+	// resolver (glibc) gives up on us after five seconds.
+	resend      = 1200 * time.Millisecond
+	tryTimeout  = 2500 * time.Millisecond
+	onlyTimeout = 4 * time.Second
 	// maxServers that are asked one after the other.
 	maxServers = 3
 )
@@ -42,6 +44,14 @@ type question struct {
 	servers []table.Upstream
 	// ns is a copy of the sandbox's namespace, for asking from inside.
 	ns *netns.NS
+}
+
+// patience is how long one server is waited for.
+func (q question) patience() time.Duration {
+	if len(q.servers) == 1 {
+		return onlyTimeout
+	}
+	return tryTimeout
 }
 
 // ask has an upstream server answer, in the background, and calls done exactly
@@ -167,7 +177,7 @@ func (q question) exchange(up table.Upstream) ([]byte, error) {
 
 // dial connects from the namespace that the server means something in.
 func (q question) dial(up table.Upstream, proto string) (conn net.Conn, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), q.patience())
 	defer cancel()
 	connect := func() error {
 		var d net.Dialer
@@ -197,7 +207,7 @@ func (q question) exchangeUDP(up table.Upstream, out []byte) ([]byte, error) {
 	}
 	defer conn.Close()
 	buf := make([]byte, max(q.size, 4096)) // some servers send more than they were told to
-	until := time.Now().Add(tryTimeout)
+	until := time.Now().Add(q.patience())
 	for sent := 0; ; {
 		deadline := until
 		if sent < 2 {
@@ -247,7 +257,7 @@ func (q question) exchangeTCP(up table.Upstream, out []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(tryTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(q.patience())); err != nil {
 		return nil, err
 	}
 	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...)); err != nil {

@@ -219,6 +219,7 @@ func apiRoutes() []route {
 			_, _ = io.Copy(io.Discard, conn) // what is typed; closing before would reset the connection
 			_ = conn.Close()
 		}),
+		on("POST", "/exec/([^/]+)/resize", status(200)),
 		on("GET", "/exec/([^/]+)/json", func(_ *fakeDaemon, w http.ResponseWriter, c *call) {
 			_, _ = io.WriteString(w, `{"ID":"`+c.part[1]+`","Running":false,"ExitCode":`+strings.TrimPrefix(c.part[1], "exec")+`}`)
 		}),

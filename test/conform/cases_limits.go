@@ -222,8 +222,9 @@ func groupCases() []Case {
 			namespace(s, specs.CgroupNamespace, "")
 			mounts(s, "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro")
 		}, Not: []string{"0\n0"}, Want: []string{"65534\n"}},
-		{Section: "config-linux.md#memory", Name: "checkBeforeUpdate", Script: "sleep 100", Do: func(e *Env) error {
-			if err := e.Started(); err != nil {
+		{Section: "config-linux.md#memory", Name: "checkBeforeUpdate", Script: "touch /done; sleep 100", Do: func(e *Env) error {
+			// Before its program runs a container may use less than the limit.
+			if err := first(e.Started, func() error { return appears(e.Root("done")) }); err != nil {
 				return err
 			}
 			out, code, err := e.CallIn(`{"memory":{"limit":4096,"checkBeforeUpdate":true}}`, "update", "--resources", "-", e.ID)

@@ -60,8 +60,18 @@ func (c *Conn) request(proto, flags int, answer uint16, parts ...nl.NetlinkReque
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return req.Execute(unix.NETLINK_ROUTE, answer)
+	for again := 0; ; again++ {
+		out, err := req.Execute(unix.NETLINK_ROUTE, answer)
+		// Something changed while the kernel listed it (netlink(7),
+		// NLM_F_DUMP_INTR): the list may lack what was there all the time.
+		if !errors.Is(err, nl.ErrDumpInterrupted) || again == dumpAgain {
+			return out, err
+		}
+	}
 }
+
+// dumpAgain bounds how often a list is asked for that changed meanwhile.
+const dumpAgain = 100
 
 // skipStats is RTEXT_FILTER_SKIP_STATS: links are listed without counters.
 const skipStats = 1 << 3

@@ -1,8 +1,10 @@
 package nettest_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -59,9 +61,16 @@ func TestPortsAreHandedOverUnderLoad(t *testing.T) {
 			answers[0].Add(1)
 		}
 	}
+	// A datagram may get lost on a busy machine, hand-over or not: who uses UDP
+	// asks again. More than one in a thousand would not be chance.
+	var lost atomic.Int64
 	for _, way := range ways {
 		h.run(way.proto+" "+way.to, func() error {
 			a, err := nettest.Ask(nil, way.proto, way.to)
+			if way.proto == "udp" && errors.Is(err, os.ErrDeadlineExceeded) {
+				lost.Add(1)
+				a, err = nettest.Ask(nil, way.proto, way.to)
+			}
 			count(a)
 			return err
 		})
@@ -90,6 +99,9 @@ func TestPortsAreHandedOverUnderLoad(t *testing.T) {
 		waitFor(t, h, 100)
 	}
 	h.end(t)
+	if t.Logf("%d datagrams lost", lost.Load()); lost.Load()*1000 > h.asked.Load() {
+		t.Errorf("%d datagrams of %d questions were lost", lost.Load(), h.asked.Load())
+	}
 	if answers[0].Load() == 0 || answers[1].Load() == 0 {
 		t.Errorf("answers of the two: %d and %d", answers[0].Load(), answers[1].Load())
 	}

@@ -57,6 +57,9 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	if host == nil {
 		host = &containertypes.HostConfig{}
 	}
+	if err := container.ValidateModes(req.Config, host); err != nil {
+		return resp, err
+	}
 	warnings, err := container.ValidateHostConfig(host, s.facts, s.settings.Load().Defaults)
 	resp.Warnings = append(resp.Warnings, warnings...)
 	if err != nil {

@@ -498,12 +498,24 @@ func commandCases() []Case {
 	return cases
 }
 
-// statsForm compares the statistics with the form that runc's users read.
+// statsForm compares the statistics with the form that runc's users read. Until
+// the container's program runs there may be nothing to count, or threads of the
+// runtime's.
 func statsForm(e *Env) error {
-	out, err := e.Must("events", "--stats", e.ID)
-	if err != nil {
-		return err
+	deadline := time.Now().Add(limit)
+	for {
+		out, err := e.Must("events", "--stats", e.ID)
+		if err != nil {
+			return err
+		}
+		if err = isStats(e, out); err == nil || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(10 * time.Millisecond)
 	}
+}
+
+func isStats(e *Env, out string) error {
 	var ev struct {
 		Type, ID string
 		Data     struct {

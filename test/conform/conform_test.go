@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,10 +21,11 @@ var (
 	systemd     = flag.Bool("systemd", false, "with the systemd cgroup driver; for a machine that is thrown away")
 )
 
-// group is the control group of every container of the run.
-const group = "orlop-conform"
+// group is the control group of every container of the run: two runs at once
+// do not meet in it.
+func group() string { return os.Getenv(insideEnv) }
 
-// insideEnv marks the test binary that runs in the sandbox.
+// insideEnv marks the test binary that runs in the sandbox and names its group.
 const insideEnv = "ORLOP_CONFORM_INSIDE"
 
 // TestMain runs the tests in namespaces that take every leftover with them.
@@ -57,12 +59,13 @@ func enterSandbox() error {
 	if err != nil {
 		return err
 	}
-	args := []string{"sandbox", "-cgroup", group, self}
+	name := "orlop-conform-" + strconv.Itoa(os.Getpid())
+	args := []string{"sandbox", "-cgroup", name, self}
 	if *systemd {
 		args = []string{"sandbox", "-systemd", self}
 	}
 	args = append(args, os.Args[1:]...)
-	return syscall.Exec(bin, args, append(os.Environ(), insideEnv+"=1"))
+	return syscall.Exec(bin, args, append(os.Environ(), insideEnv+"="+name))
 }
 
 // program is a program of this repository: that of $ORLOP_BIN, else built
@@ -277,7 +280,7 @@ func (r *results) suspects(t *testing.T, peers []Runtime, all []Case, image stri
 }
 
 func runOne(t *testing.T, rt Runtime, c Case, image string) error {
-	e, err := Prepare(rt, c, t.TempDir(), image, group)
+	e, err := Prepare(rt, c, t.TempDir(), image, group())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 package netdev
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -282,45 +283,68 @@ func (c *conn) request(kind uint16, flags int, parts ...[]byte) error {
 	if err := c.send(kind, unix.NLM_F_ACK|flags, parts...); err != nil {
 		return err
 	}
-	return c.receive(func([]byte) {})
+	_, err := c.receive(func([]byte) {})
+	return err
 }
 
-// dump asks for a list and calls f with the body of each item.
+// dump asks for a list and calls f with the body of each item. A list that
+// changed while the kernel wrote it (netlink(7), NLM_F_DUMP_INTR) may lack what
+// was there all the time and is asked for again, a hundred times at most.
 func (c *conn) dump(kind uint16, head []byte, f func(body []byte)) error {
-	if err := c.send(kind, unix.NLM_F_DUMP, head); err != nil {
-		return err
+	const again = 100
+	for range again {
+		if err := c.send(kind, unix.NLM_F_DUMP, head); err != nil {
+			return err
+		}
+		var items [][]byte
+		whole, err := c.receive(func(body []byte) { items = append(items, bytes.Clone(body)) })
+		if err != nil {
+			return err
+		}
+		if whole {
+			for _, body := range items {
+				f(body)
+			}
+			return nil
+		}
 	}
-	return c.receive(f)
+	return unix.EINTR
 }
 
-// receive reads answers up to the last one.
-func (c *conn) receive(f func(body []byte)) error {
+// receive reads answers up to the last one; whole is false when the kernel
+// says that what it listed changed meanwhile.
+func (c *conn) receive(f func(body []byte)) (whole bool, err error) {
 	const room = 64 << 10 // more than the kernel puts into one message
 	buf := make([]byte, room)
+	whole = true
 	for {
 		n, _, err := unix.Recvfrom(c.fd, buf, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return err
+			return whole, err
 		}
 		for b := buf[:n]; len(b) >= unix.SizeofNlMsghdr; {
 			size := int(binary.NativeEndian.Uint32(b))
 			if size < unix.SizeofNlMsghdr || size > len(b) {
-				return unix.EBADMSG
+				return whole, unix.EBADMSG
 			}
 			kind, seq, body := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:]), b[unix.SizeofNlMsghdr:size]
+			flags := binary.NativeEndian.Uint16(b[6:])
 			b = b[min(len(b), (size+3)&^3):]
+			if seq == c.seq && flags&unix.NLM_F_DUMP_INTR != 0 {
+				whole = false
+			}
 			switch {
 			case seq != c.seq:
 			case kind == unix.NLMSG_DONE:
-				return nil
+				return whole, nil
 			case kind == unix.NLMSG_ERROR && len(body) >= 4:
 				if e := int32(binary.NativeEndian.Uint32(body)); e != 0 {
-					return unix.Errno(-e)
+					return whole, unix.Errno(-e)
 				}
-				return nil
+				return whole, nil
 			default:
 				f(body)
 			}

@@ -109,10 +109,11 @@ func TestErrnoAndConditionsInTheKernel(t *testing.T) {
 			t.Errorf("personality above the limit: %v", e)
 		}
 		bad := ^uintptr(0)
-		if _, _, e := unix.RawSyscall(unix.SYS_LSEEK, bad, 0x12_3456_7890, 0); e != unix.EPERM {
+		var matching, other uint64 = 0x12_3456_7890, 0x13_3456_7890
+		if _, _, e := unix.RawSyscall(unix.SYS_LSEEK, bad, uintptr(matching), 0); e != unix.EPERM {
 			t.Errorf("lseek with the mask's value: %v", e)
 		}
-		if _, _, e := unix.RawSyscall(unix.SYS_LSEEK, bad, 0x13_3456_7890, 0); e != unix.EBADF {
+		if _, _, e := unix.RawSyscall(unix.SYS_LSEEK, bad, uintptr(other), 0); e != unix.EBADF {
 			t.Errorf("lseek with another value: %v", e)
 		}
 	})

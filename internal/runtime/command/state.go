@@ -40,7 +40,7 @@ func viewOf(c *lifecycle.Container) (*stateView, error) {
 		Version: s.Version, ID: s.ID, Pid: s.Pid, Status: string(s.Status), Bundle: s.Bundle, Rootfs: d.Rootfs,
 		Created: d.Created, Annotations: s.Annotations, Owner: "#" + strconv.Itoa(d.Owner),
 	}
-	if u, err := user.LookupId(strconv.Itoa(d.Owner)); err == nil {
+	if u, err := user.LookupId(strconv.Itoa(d.Owner)); err == nil && u.Username != "" {
 		v.Owner = u.Username
 	}
 	return v, nil

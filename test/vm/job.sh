@@ -95,17 +95,17 @@ checks() {
 
 # suite NAME LABEL FLAG…: runs one of the programs of /host/tests and counts.
 suite() {
-	local name=$1 label=$2 dir out p f s
+	local name=$1 label=$2 started=$SECONDS dir out p f s
 	shift 2
 	dir=/host/src/$(tr _ / <<<"$name")
 	[ -d "$dir" ] || dir=/tmp
-	out=/tmp/suite.out
+	out=/host/suite.out # so that it can be followed from outside
 	# Lines of binary data, megabytes long, are some suites' subject.
 	(cd "$dir" && "/host/tests/$name.test" -test.v -test.timeout "${ORLOP_VM_SUITE:-25m}" "$@" 2>&1) | tr -d '\0' | cut -b 1-500 >$out
 	p=$(grep -acE '^\s*--- PASS' $out) f=$(grep -acE '^\s*--- FAIL' $out) s=$(grep -acE '^\s*--- SKIP' $out)
 	if grep -aqE '^(panic:|fatal error:)' $out; then f=$((f + 1)); fi
 	if [ $((p + f + s)) = 0 ]; then f=1; fi
-	printf '%-40s %d passed, %d failed, %d skipped\n' "suite $label" "$p" "$f" "$s"
+	printf '%-40s %d passed, %d failed, %d skipped, %d s\n' "suite $label" "$p" "$f" "$s" $((SECONDS - started))
 	if [ "$f" -gt 0 ]; then
 		grep -aE '^\s*--- FAIL' $out
 		grep -aE -B12 -A3 '^\s*(FAIL: |panic:|fatal error:|[a-z_]+_test\.go:[0-9]+:)' $out | tail -n 120
@@ -126,8 +126,8 @@ for t in /host/tests/*.test; do
 	[[ -z $only || $name == $only ]] || continue
 	case $name in
 	test_scripts)
-		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, orlop, systemd" -test.run '^TestWithOrlop$'
 		suite "$name" "$name, docker, cgroupfs" -test.run '^TestWithTheOfficialClient$'
+		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, orlop, systemd" -test.run '^TestWithOrlop$'
 		;;
 	test_conform)
 		# Hundreds of containers: too long for emulation unless asked for, as test_escape.

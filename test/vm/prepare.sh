@@ -19,7 +19,7 @@ for p in orlopd orlop-runtime; do go build -tags undefended -trimpath -ldflags '
 go build -trimpath -ldflags '-s -w' -o "$share/bin/undefended/probe" ./test/escape/probe
 ln -sf ../orlop ../orlop-netd "$share/bin/undefended/"
 "$top/test/images/make.sh" all >/dev/null
-cp "$cache/images/redis.tar" "$share/images/"
+cp "$cache/images/debian.tar" "$cache/images/redis.tar" "$share/images/"
 "$top/scripts/peers.sh" registry runtimes dnsmasq >/dev/null
 mkdir -p "$share/peers" && cp -r "$cache/peers/registry" "$cache/peers/runtimes" "$cache/peers/dnsmasq" "$share/peers/"
 docker=$(command -v docker || :)

@@ -19,13 +19,16 @@ import (
 	"github.com/orlop/orlop/internal/testkit"
 )
 
+// onPeer tells that the lines are held against Debian's dockerd.
+func onPeer() bool { return os.Getenv("ORLOP_APILINES_PEER") == "docker" }
+
 // engine starts what is tested and returns a client for it and its sandbox.
 func engine(t *testing.T) (*http.Client, *testkit.Sandbox) {
 	t.Helper()
 	testkit.NeedRoot(t)
 	var s *testkit.Sandbox
 	var socket string
-	if os.Getenv("ORLOP_APILINES_PEER") == "docker" {
+	if onPeer() {
 		s, socket = testkit.NewDocker(t)
 	} else {
 		e := testkit.NewEngine(t)
@@ -105,6 +108,34 @@ func TestBadInputGetsDockersStatusAndWordsAndChangesNothing(t *testing.T) {
 	if after := state(t, c); after != before {
 		t.Errorf("an oversized body changed something:\nbefore %s\nafter  %s", before, after)
 	}
+}
+
+func TestPublishedPortsAreHandedOverByTheAPI(t *testing.T) {
+	t.Parallel()
+	if onPeer() {
+		t.Skip("Orlop only")
+	}
+	c, _ := engine(t)
+	tar, err := os.Open(testkit.Image(t, "busybox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tar.Close()
+	must(t, c, "POST", "/images/load", "application/x-tar", tar)
+	json := "application/json"
+	for _, one := range []struct{ name, host string }{
+		{"web", `{"PortBindings":{"80/tcp":[{"HostPort":"7071"}],"80/udp":[{"HostPort":"7072"}]}}`},
+		{"next", `{}`},
+		{"two", `{"PortBindings":{"90/tcp":[{"HostPort":"7073"}]}}`},
+		{"alone", `{"NetworkMode":"none"}`},
+		{"idle", `{}`},
+	} {
+		must(t, c, "POST", "/containers/create?name="+one.name, json, strings.NewReader(`{"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":`+one.host+`}`))
+		if one.name != "idle" {
+			must(t, c, "POST", "/containers/"+one.name+"/start", json, nil)
+		}
+	}
+	check(t, c, "testdata/handover.txt")
 }
 
 // endless is the beginning of a JSON document that never ends.

@@ -208,6 +208,7 @@ func explained(t *testing.T, rows []matrixRow, differences []difference) {
 	if !found {
 		t.Fatalf("%s has no table of differences", reachability)
 	}
+	table, _, _ = strings.Cut(table, "<!-- end of differences -->")
 	list := func(cell string, all []string) []string {
 		var out []string
 		for _, s := range strings.Split(cell, ",") {

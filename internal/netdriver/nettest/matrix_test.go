@@ -89,19 +89,13 @@ func TestReachabilityMatrix(t *testing.T) {
 					needLink(t, row.driver)
 				}
 				m := newMatrix(t, row)
-				defer m.e.finish()
+				defer m.end(t)
 				want := row.want(t)
-				got := askAll(m.ways)
+				got := askAll(m.ways[0])
 				for way, g := range got {
 					if g != want[way] {
 						t.Errorf("%s: %s, want %s", way, g, want[way])
 					}
-				}
-				for _, b := range m.boxes {
-					m.e.close(b)
-				}
-				for _, name := range []string{"row", "other"} {
-					must(t, m.e.svc.Remove(t.Context(), name))
 				}
 			})
 		}
@@ -122,11 +116,12 @@ func (r matrixRow) want(t *testing.T) map[string]string {
 	return m
 }
 
-// matrixWorld is a row made real.
+// matrixWorld are rows made real, beside each other.
 type matrixWorld struct {
 	e     *engine
 	boxes []*box
-	ways  map[string]way
+	nets  []string
+	ways  []map[string]way // of each row
 }
 
 // way is who asks whom, and the names of the addresses he may be seen by.
@@ -149,43 +144,41 @@ type place struct {
 	v4, v6 string
 }
 
-func newMatrix(t *testing.T, row matrixRow) *matrixWorld {
+func newMatrix(t *testing.T, rows ...matrixRow) *matrixWorld {
 	w := nettest.NewWorld(t)
-	e := start(t, nil, nil)
-	on, six := true, !row.noIPv6
-	create := func(name string, n int, six *bool, r matrixRow) networktypes.Inspect {
+	m := &matrixWorld{e: start(t, nil, nil)}
+	create := func(name string, n int, r matrixRow) (gateways []string) {
+		six := !r.noIPv6
 		cfg := []networktypes.IPAMConfig{{Subnet: netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", n))}}
 		if r.driver != "" {
 			cfg = []networktypes.IPAMConfig{onWire}
 		}
-		if *six {
+		if six {
 			cfg = append(cfg, networktypes.IPAMConfig{Subnet: netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", n))})
 		}
-		_, err := e.svc.Create(t.Context(), networktypes.CreateRequest{
-			Name: name, Driver: r.driver, EnableIPv6: six, Internal: r.internal, Options: r.options, IPAM: &networktypes.IPAM{Config: cfg},
+		_, err := m.e.svc.Create(t.Context(), networktypes.CreateRequest{
+			Name: name, Driver: r.driver, EnableIPv6: &six, Internal: r.internal, Options: r.options, IPAM: &networktypes.IPAM{Config: cfg},
 		}, nil)
 		must(t, err)
-		in, err := e.svc.Inspect(t.Context(), name)
+		m.nets = append(m.nets, name)
+		in, err := m.e.svc.Inspect(t.Context(), name)
 		must(t, err)
-		return in
+		for _, c := range in.IPAM.Config {
+			if c.Gateway.IsValid() {
+				gateways = append(gateways, c.Gateway.String())
+			}
+		}
+		return gateways
 	}
-	in := create("row", 66, &six, row)
-	create("other", 67, &on, matrixRow{})
-	join := func(name, to string, publish ...string) *box {
+	join := func(name, to string, publish ...string) place {
 		req := networks.SandboxRequest{ContainerID: newID(), Name: name, Mode: to, Bindings: networktypes.PortMap{}}
 		for _, p := range publish {
 			addBinding(t, req.Bindings, p)
 		}
-		b, err := e.open(req)
+		b, err := m.e.open(req)
 		must(t, err)
+		m.boxes = append(m.boxes, b)
 		nettest.Serve(t, b.ns, name, 80)
-		return b
-	}
-	web := join("web", "row", row.publish+":8080:80/tcp", row.publish+":8080:80/udp")
-	mate, far := join("mate", "row"), join("far", "other")
-	nettest.Serve(t, w.Outside, "world", 7000)
-
-	at := func(b *box) place {
 		ep := b.Attachment.Endpoints[0]
 		p := place{ns: b.ns, v4: ep.IPv4.Addr().String()}
 		if ep.IPv6.IsValid() {
@@ -193,13 +186,29 @@ func newMatrix(t *testing.T, row matrixRow) *matrixWorld {
 		}
 		return p
 	}
-	var gateways []string
-	for _, c := range in.IPAM.Config {
-		if c.Gateway.IsValid() {
-			gateways = append(gateways, c.Gateway.String())
-		}
+	create("other", 65, matrixRow{})
+	far := join("far", "other")
+	for i, r := range rows {
+		name, port := fmt.Sprint("row", i), 8080+i
+		gateways := create(name, 66+i, r)
+		publish := fmt.Sprintf("%s:%d:80", r.publish, port)
+		web := join("web", name, publish+"/tcp", publish+"/udp")
+		m.ways = append(m.ways, waysOf(w, web, join("mate", name), far, gateways, port))
 	}
-	return &matrixWorld{e: e, boxes: []*box{web, mate, far}, ways: waysOf(w, at(web), at(mate), at(far), gateways, 8080)}
+	nettest.Serve(t, w.Outside, "world", 7000)
+	return m
+}
+
+// end removes what newMatrix made.
+func (m *matrixWorld) end(t *testing.T) {
+	t.Helper()
+	for _, b := range m.boxes {
+		m.e.close(b)
+	}
+	for _, name := range m.nets {
+		must(t, m.e.svc.Remove(t.Context(), name))
+	}
+	m.e.finish()
 }
 
 // waysOf are all ways to and from a container "web" that publishes a port.

@@ -18,6 +18,13 @@ import (
 // needLink skips a test of a kind of interface that the kernel does not have.
 func needLink(t *testing.T, kind string) {
 	t.Helper()
+	if !hasLink(t, kind) {
+		t.Skipf("the kernel has no %s", kind)
+	}
+}
+
+func hasLink(t *testing.T, kind string) bool {
+	t.Helper()
 	nettest.Need(t)
 	ns, err := netns.New(func(*netns.NS) error {
 		c, err := rtnl.Open()
@@ -41,10 +48,11 @@ func needLink(t *testing.T, kind string) {
 		return c.AddSub(rtnl.Sub{Kind: kind, Name: "probe1", Parent: parent.Index, Mode: map[string]string{"macvlan": "bridge", "ipvlan": "l2"}[kind], Flag: "bridge"})
 	})
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		t.Skipf("the kernel has no %s", kind)
+		return false
 	}
 	must(t, err)
-	ns.Close()
+	must(t, ns.Close())
+	return true
 }
 
 // make makes a network; options are "key=value", and internal, subnet=, gateway=, aux=.

@@ -50,6 +50,9 @@ func mountCases() []Case {
 			mounts(s, "/data", "bind", "/sys", "rbind")
 			s.Process.Args = []string{"ls", "/data/fs/cgroup"}
 		}, Want: []string{"memory"}},
+		{Section: section, Name: "rbind of the host's root shows the host's files", Script: "cd /host && ls -d usr proc/self sys/fs/cgroup", Edit: func(_ *Env, s *specs.Spec) {
+			mounts(s, "/host", "bind", "/", "rbind", "rprivate")
+		}, Want: []string{"usr", "proc/self", "sys/fs/cgroup"}},
 		{Section: "config-linux.md#default-filesystems", Name: "proc", Script: "grep ' /proc ' /proc/self/mounts", Want: []string{"proc /proc proc"}},
 		{Section: "config-linux.md#default-filesystems", Name: "sys", Script: "grep ' /sys ' /proc/self/mounts", Want: []string{"sysfs /sys sysfs ro"}},
 		{Section: "config-linux.md#default-filesystems", Name: "dev/pts", Script: "grep ' /dev/pts ' /proc/self/mounts", Want: []string{"devpts"}},

@@ -78,9 +78,6 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 	if err := mount.SetPropagation(root, unix.MS_PRIVATE|unix.MS_REC); err != nil {
 		return safepath.None, fmt.Errorf("make root private: %w", err)
 	}
-	if err := mount.Attach(root, top); err != nil {
-		return safepath.None, fmt.Errorf("attach root: %w", err)
-	}
 	b := rootfs.NewBuilder(root)
 	defer b.Close()
 	b.Cgroups, b.CgroupNS, b.UserNS = s.Cgroups, s.CgroupNS, s.UserNS
@@ -93,6 +90,12 @@ func (s *stage) buildRoot() (safepath.FD, error) {
 		for i, fd := range s.Prepared {
 			b.Prepared[i] = safepath.FD(fd)
 		}
+	}
+	if err := b.CloneHost(s.Plan); err != nil {
+		return safepath.None, err
+	}
+	if err := mount.Attach(root, top); err != nil {
+		return safepath.None, fmt.Errorf("attach root: %w", err)
 	}
 	// Masks and read-only paths come last: a hook and a terminal may still
 	// need what they cover.

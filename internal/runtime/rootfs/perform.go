@@ -23,7 +23,8 @@ type Builder struct {
 	// Root is the container's root, attached to the mount namespace.
 	Root safepath.FD
 	// Prepared holds detached clones of bind sources by index of Spec.Mounts,
-	// made by the parent when init could not reach or translate them.
+	// made by the parent when init could not reach or translate them, or by
+	// CloneHost. A step takes its own; Close closes what is left.
 	Prepared map[int]safepath.FD
 	// Cgroups maps a controller to its folder; the key "" is cgroup v2.
 	Cgroups map[string]string
@@ -91,8 +92,38 @@ func (b *Builder) step(s *Step) error {
 	return nil
 }
 
+// CloneHost clones, ahead of a plan, bind sources that are "/" with all that is
+// mounted below it: once the container's root is attached on top of "/", a clone
+// would have that on top, too, and show the container its own files.
+func (b *Builder) CloneHost(p Plan) error {
+	var top unix.Stat_t
+	if err := unix.Stat("/", &top); err != nil {
+		return &os.PathError{Op: "stat", Path: "/", Err: err}
+	}
+	for i := range p {
+		s := &p[i]
+		if _, ok := b.Prepared[s.Mount]; ok || s.Kind != Bind || !s.Options.Recursive {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(s.Source, &st); err != nil || st.Dev != top.Dev || st.Ino != top.Ino {
+			continue // what is not there is the step's error
+		}
+		m, err := mount.Clone(unix.AT_FDCWD, s.Source, true)
+		if err != nil {
+			return fmt.Errorf("error mounting %q to rootfs at %q: %w", s.Source, s.Dest, err)
+		}
+		if b.Prepared == nil {
+			b.Prepared = map[int]safepath.FD{}
+		}
+		b.Prepared[s.Mount] = m
+	}
+	return nil
+}
+
 func (b *Builder) bind(s *Step) error {
 	m, ok := b.Prepared[s.Mount]
+	delete(b.Prepared, s.Mount)
 	if !ok {
 		var err error
 		if m, err = mount.Clone(unix.AT_FDCWD, s.Source, s.Options.Recursive); err != nil {
@@ -673,6 +704,9 @@ func NewBuilder(root safepath.FD) *Builder {
 func (b *Builder) Close() {
 	_ = b.null.Close()
 	_ = b.noEntry.Close()
+	for _, m := range b.Prepared {
+		_ = m.Close()
+	}
 }
 
 // MountRoot makes the detached mount of a container's root: its layers, or the

@@ -1,26 +1,9 @@
 #!/bin/bash
 # Runs inside the test machine as a service of its systemd; /host is shared with
 # the host. First what only this kernel shows, then suites. The last line counts.
-export PATH=/usr/local/bin:/host/bin:$PATH HOME=/root ORLOP_BIN=/host/bin ORLOP_IMAGES=/host/images ORLOP_CACHE=/root/cache ORLOP_PEERS=/host/peers
-export ORLOP_TEST_PATIENCE=10 # emulation
+# shellcheck source=test/vm/lib.sh
+. /host/lib.sh
 export ORLOP_HOST=unix:///run/orlop/orlop.sock DOCKER_HOST=unix:///run/orlop/orlop.sock
-passed=0 failed=0 skipped=0
-ok() { passed=$((passed + 1)); printf 'ok   %s\n' "$1"; }
-bad() { failed=$((failed + 1)); printf 'FAIL %s\n' "$1"; shift; printf '     %s\n' "$@"; }
-# check WHAT COMMAND…: passes when the command succeeds.
-check() {
-	local what=$1 out
-	shift
-	if out=$("$@" 2>&1); then ok "$what"; else bad "$what" "$* gave: $out"; fi
-}
-# match WHAT PATTERN COMMAND…: passes when the output matches.
-match() {
-	local what=$1 pattern=$2 out
-	shift 2
-	out=$("$@" 2>&1)
-	if grep -qE -- "$pattern" <<<"$out"; then ok "$what"; else bad "$what" "$* gave: $out"; fi
-}
-until_ok() { local i; for i in $(seq 300); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done; "$@"; }
 
 mkdir -p /root/cache && cp -r /host/cache/. /root/cache/ 2>/dev/null
 printf 'kernel %s, cgroup %s, apparmor %s\n' "$(uname -r)" "$(stat -fc %T /sys/fs/cgroup)" "$(cat /sys/module/apparmor/parameters/enabled)"
@@ -142,4 +125,4 @@ for t in /host/tests/*.test; do
 	*) suite "$name" "$name" ;;
 	esac
 done
-printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped
+summary

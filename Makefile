@@ -29,7 +29,9 @@ build: need ## the programs, static, into bin/
 	@mkdir -p $(BIN)
 	version=github.com/orlop/orlop/internal/domain/version
 	for p in $(PROGRAMS); do
-		$(GOBUILD) -ldflags "$(LDFLAGS) -X $$version.Version=$(VERSION) -X $$version.Commit=$(COMMIT) -X $$version.Built=$(BUILT)" -o $(BIN)/$$p ./cmd/$$p
+		entry=
+		if [ "$$p" = orlop-runtime ]; then entry="-E github.com/orlop/orlop/internal/runtime/quickstart.entry"; fi
+		$(GOBUILD) -ldflags "$(LDFLAGS) $$entry -X $$version.Version=$(VERSION) -X $$version.Commit=$(COMMIT) -X $$version.Built=$(BUILT)" -o $(BIN)/$$p ./cmd/$$p
 	done
 
 .PHONY: test-tools

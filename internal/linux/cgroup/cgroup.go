@@ -80,6 +80,9 @@ type Manager interface {
 	Thaw(ctx context.Context) error
 	// Frozen reports whether Freeze is in force.
 	Frozen() (bool, error)
+	// FreezerFile is where Frozen looks, and the whole text that it has there
+	// while nothing is frozen; "" on a host without a freezer.
+	FreezerFile() (file, thawed string)
 	// Kill sends SIGKILL to every process, also of groups below, frozen or not.
 	Kill(ctx context.Context) error
 	// Pids lists processes, also of groups below; empty when the group is gone.

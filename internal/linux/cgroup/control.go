@@ -202,6 +202,16 @@ func (g *group) Frozen() (bool, error) {
 	return s == "FROZEN" || s == "FREEZING", err
 }
 
+func (g *group) FreezerFile() (file, thawed string) {
+	if g.pure {
+		return g.v2().dir + "/cgroup.freeze", "0\n"
+	}
+	if p := g.v1("freezer"); p != nil {
+		return p.dir + "/freezer.state", "THAWED\n"
+	}
+	return "", ""
+}
+
 // waitEvent waits until a file that the kernel polls (cgroup.events) has a line.
 func waitEvent(ctx context.Context, file, line string) error {
 	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)

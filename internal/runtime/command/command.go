@@ -20,6 +20,7 @@ import (
 
 	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/runtime/lifecycle"
+	"github.com/orlop/orlop/internal/runtime/quickstart"
 )
 
 // Version of the runtime; set by the linker.
@@ -153,7 +154,7 @@ func defaultRoot() string {
 			return filepath.Join(dir, "orlop-runtime")
 		}
 	}
-	return "/run/orlop-runtime"
+	return quickstart.DefaultRoot
 }
 
 // rootless checks the value of --rootless. Whether we may do what root does is

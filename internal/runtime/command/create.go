@@ -88,6 +88,7 @@ func create(ctx context.Context, g *global, args []string) (int, error) {
 	} else if m.console != "" && (p == nil || !p.Terminal) {
 		return 0, fmt.Errorf("cannot use console socket without a terminal")
 	}
+	o.StartApart = true
 	c, err := lifecycle.Create(ctx, o)
 	if err != nil {
 		return 0, err

@@ -25,6 +25,7 @@ import (
 	"github.com/orlop/orlop/internal/runtime/fault"
 	"github.com/orlop/orlop/internal/runtime/hooks"
 	"github.com/orlop/orlop/internal/runtime/initproc"
+	"github.com/orlop/orlop/internal/runtime/quickstart"
 	"github.com/orlop/orlop/internal/runtime/rootfs"
 )
 
@@ -654,6 +655,11 @@ func (k *creation) finish(context.Context) error {
 	if ns, err := os.Open("/proc/" + strconv.Itoa(k.proc.Pid) + "/ns/mnt"); err == nil {
 		k.c.holds = ns
 	}
+	if k.StartApart && !k.StartNow && k.Spec.Process != nil && (k.Spec.Hooks == nil || len(k.Spec.Hooks.Poststart) == 0) {
+		if err := k.easeStart(); err != nil {
+			return err
+		}
+	}
 	if held {
 		k.c.held = k.proc
 		return nil
@@ -664,6 +670,16 @@ func (k *creation) finish(context.Context) error {
 	}
 	if h := k.Spec.Hooks; h != nil && len(h.Poststart) > 0 && !fault.On("poststart hooks skipped") {
 		return hooks.Run("poststart", h.Poststart, k.c.stateAs(specs.StateRunning))
+	}
+	return nil
+}
+
+// easeStart lets another process start the container without finding out what
+// is known here.
+func (k *creation) easeStart() error {
+	file, thawed := k.c.cgroup.FreezerFile()
+	if err := quickstart.Write(k.c.dir, file, thawed); err != nil {
+		return fmt.Errorf("create container %s: %w", k.ID, err)
 	}
 	return nil
 }

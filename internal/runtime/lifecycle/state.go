@@ -18,15 +18,16 @@ import (
 
 	"github.com/orlop/orlop/internal/runtime/bundle"
 	"github.com/orlop/orlop/internal/runtime/plainjson"
+	"github.com/orlop/orlop/internal/runtime/quickstart"
 )
 
 const (
-	stateFile = "state.json"
-	specFile  = "spec.json"
+	stateFile = quickstart.StateFile
+	specFile  = quickstart.SpecFile
 	// filterFile is the compiled seccomp profile; without it, it is compiled.
 	filterFile = "seccomp.bpf"
-	gateFile   = "start.fifo"
-	lockFile   = "lock"
+	gateFile   = quickstart.GateFile
+	lockFile   = quickstart.LockFile
 	// stateSchema is the number of saved's form.
 	stateSchema = 1
 )

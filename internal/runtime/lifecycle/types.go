@@ -51,6 +51,9 @@ type Options struct {
 	// StartNow runs the process at once: Create returns after its execve. The
 	// state "created" is then never visible.
 	StartNow bool
+	// StartApart says that another process will call Start: what it would have
+	// to find out is written down for package quickstart.
+	StartApart bool
 	// Executable is the sealed program the init stages are exec'ed from; nil
 	// is a process.SealSelf of its own. Its main must hand
 	// os.Args[1] == "init" to initproc.Main.

@@ -31,6 +31,10 @@ func (e *Env) Gone() error {
 	}
 }
 
+// timerSlack is what a process inherits from who starts it (prctl(2)), and no
+// field of the configuration names.
+const timerSlack = "/proc/self/timerslack_ns"
+
 // commandCases are verbs and options of the usual command line.
 func commandCases() []Case {
 	const section = "command line"
@@ -62,6 +66,13 @@ func commandCases() []Case {
 		exec("has no descriptor but three", "4\n", nil, "sh", "-c", "ls /proc/self/fd | wc -l"),
 		exec("has no_new_privs of the container", "NoNewPrivs:\t1", nil, "grep", "NoNewPrivs", "/proc/self/status"),
 		exec("has the capabilities of the container", "CapBnd:\t00000000080004e1", nil, "grep", "CapBnd", "/proc/self/status"),
+		started("exec has the caller's timer slack", func(e *Env) error {
+			own, err := os.ReadFile(timerSlack)
+			if err != nil {
+				return err
+			}
+			return e.Says([]string{string(own)}, "exec", e.ID, "cat", timerSlack)
+		}),
 		started("exec is in the container's group", func(e *Env) error {
 			out, err := e.Must("exec", e.ID, "cat", "/proc/self/cgroup")
 			if err == nil && !strings.Contains(out, e.Cgroup+"\n") && !strings.Contains(out, e.Cgroup+"/") {

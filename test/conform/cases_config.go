@@ -126,6 +126,13 @@ func processMore() []Case {
 			}
 			return e.Says([]string{string(own)}, "run", e.ID)
 		}},
+		{Section: lin, Name: "timer slack is the caller's", Script: "cat " + timerSlack, Do: func(e *Env) error {
+			own, err := os.ReadFile(timerSlack)
+			if err != nil {
+				return err
+			}
+			return e.Says([]string{string(own)}, "run", e.ID)
+		}},
 		{Section: lin, Name: "an AppArmor profile that the kernel does not have fails", Fails: true, Script: "echo " + ranMark, Edit: func(_ *Env, s *specs.Spec) {
 			s.Process.ApparmorProfile = "no-profile-of-this-name"
 		}},

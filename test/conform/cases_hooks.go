@@ -63,6 +63,15 @@ func moreHookCases() []Case {
 		{Section: section, Name: "env is the hook's own", Script: "true", Edit: func(e *Env, s *specs.Spec) {
 			setHook(s, "createRuntime", []specs.Hook{{Path: "/usr/bin/env", Args: []string{"env", "sh", "-c", "env | grep -v -e PWD -e SHLVL -e _= > " + log(e)}, Env: []string{"PATH=/bin:/usr/bin", "ONLY=this"}}})
 		}, Do: logged(is("PATH=/bin:/usr/bin\nONLY=this\n"))},
+		{Section: section, Name: "timer slack is the caller's", Script: "true", Edit: func(e *Env, s *specs.Spec) {
+			setHook(s, "createRuntime", shell("cat "+timerSlack+" > "+log(e)))
+		}, Do: func(e *Env) error {
+			own, err := os.ReadFile(timerSlack)
+			if err != nil {
+				return err
+			}
+			return logged(is(string(own)))(e)
+		}},
 		{Section: section, Name: "args[0] is free", Script: "true", Edit: func(e *Env, s *specs.Spec) {
 			setHook(s, "createRuntime", []specs.Hook{{Path: "/bin/sh", Args: []string{"another-name", "-c", "echo $0 > " + log(e)}, Env: []string{"PATH=/bin"}}})
 		}, Do: logged(is("another-name\n"))},

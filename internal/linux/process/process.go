@@ -268,6 +268,7 @@ func (p *Process) start(c *Command) error {
 func clone(args *cloneArgs, prog *program) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	UsualSlack()
 	var all, old unix.Sigset_t
 	for i := range all.Val {
 		all.Val[i] = ^all.Val[i]

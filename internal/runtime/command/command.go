@@ -44,21 +44,19 @@ type verb struct {
 	// failed is what a failure is called, "NAME failed" when empty; code is its
 	// exit code, 1 when 0.
 	code int
-	// busy: it makes or removes so much that process.Calm is worth its while.
-	busy bool
 	run  func(ctx context.Context, g *global, args []string) (int, error)
 }
 
 // verbs lists the commands in the order of the help.
 func verbs() []verb {
 	return []verb{
-		{name: "create", args: "ID", help: "make a container", run: create, busy: true},
+		{name: "create", args: "ID", help: "make a container", run: create},
 		{name: "start", args: "ID", help: "run the process of a created container", run: start},
-		{name: "run", args: "ID", help: "make a container and run its process", run: run, busy: true},
-		{name: "exec", args: "ID COMMAND [ARG...]", help: "run a further process in a container", run: execute, code: 255, busy: true},
+		{name: "run", args: "ID", help: "make a container and run its process", run: run},
+		{name: "exec", args: "ID COMMAND [ARG...]", help: "run a further process in a container", run: execute, code: 255},
 		{name: "state", args: "ID", help: "print the state of a container", run: state},
 		{name: "kill", args: "ID [SIGNAL]", help: "send a signal to a container", run: kill},
-		{name: "delete", args: "ID", help: "remove a container", run: remove, busy: true},
+		{name: "delete", args: "ID", help: "remove a container", run: remove},
 		{name: "pause", args: "ID", help: "stop all processes of a container", run: pause},
 		{name: "resume", args: "ID", help: "let the processes of a paused container run", run: resume},
 		{name: "list", help: "list containers", run: list},
@@ -72,6 +70,7 @@ func verbs() []verb {
 
 // Main runs the command line and returns its exit status.
 func Main(args []string) int {
+	process.Calm()
 	g := &global{program: filepath.Base(args[0]), out: os.Stdout, errs: os.Stderr}
 	rest, done, err := g.parse(args[1:])
 	if err != nil {
@@ -88,9 +87,6 @@ func Main(args []string) int {
 	for _, v := range verbs() {
 		if v.name != rest[0] {
 			continue
-		}
-		if v.busy {
-			process.Calm()
 		}
 		code, err := v.run(context.Background(), g, rest[1:])
 		if errors.Is(err, flag.ErrHelp) {

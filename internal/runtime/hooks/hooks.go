@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/pidfd"
+	"github.com/orlop/orlop/internal/linux/process"
 	"github.com/orlop/orlop/internal/runtime/fault"
 )
 
@@ -63,7 +65,10 @@ func run(h *specs.Hook, in []byte) error {
 	if env == nil {
 		env = []string{} // nil would be our own environment
 	}
+	runtime.LockOSThread()
+	process.UsualSlack()
 	p, err := os.StartProcess(h.Path, args, &os.ProcAttr{Env: env, Files: []*os.File{stdin, out, out}, Dir: "/"})
+	runtime.UnlockOSThread()
 	_ = stdin.Close()
 	_ = out.Close()
 	if err != nil {

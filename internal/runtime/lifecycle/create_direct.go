@@ -70,13 +70,20 @@ func (k *creation) direct(ctx context.Context) (err error) {
 		}
 	}()
 	k.proc = d.p
-	// Beside the child: what it does not wait for yet.
-	beside := make(chan error, 1)
-	go func() { beside <- d.beside(ctx) }()
-	root, err := d.build(beside)
-	if err == nil && d.besideDone != nil {
-		err = *d.besideDone
-	} else if d.besideDone == nil {
+	// What the child does not wait for yet is done beside it, and beside the making
+	// of the root if that needs no groups.
+	var beside chan error
+	if d.groupsFirst() {
+		err = d.beside(ctx)
+	} else {
+		beside = make(chan error, 1)
+		go func() { beside <- d.beside(ctx) }()
+	}
+	root := safepath.None
+	if err == nil {
+		root, err = d.build()
+	}
+	if beside != nil {
 		err = errors.Join(err, <-beside)
 	}
 	if root != safepath.None {
@@ -119,7 +126,6 @@ type directCreation struct {
 	// Descriptors in the child.
 	socket, procFD, groupsFD uintptr
 	joined                   bool
-	besideDone               *error
 }
 
 func (d *directCreation) closeLater(f *os.File) {
@@ -322,7 +328,7 @@ func (d *directCreation) beside(ctx context.Context) error {
 }
 
 // build makes the root around the waiting child.
-func (d *directCreation) build(beside <-chan error) (safepath.FD, error) {
+func (d *directCreation) build() (safepath.FD, error) {
 	k := d.creation
 	fd, err := d.hear()
 	if err != nil {
@@ -332,13 +338,8 @@ func (d *directCreation) build(beside <-chan error) (safepath.FD, error) {
 		return safepath.None, errGone
 	}
 	proc := safepath.FD(fd)
-	if !k.v2 && (k.config.CgroupNS || k.needsGroups()) {
-		err := <-beside
-		d.besideDone = &err
-		if err == nil && k.config.CgroupNS {
-			err = d.enterCgroupNS()
-		}
-		if err != nil {
+	if k.config.CgroupNS {
+		if err := d.enterCgroupNS(); err != nil {
 			_ = proc.Close()
 			return safepath.None, err
 		}
@@ -351,6 +352,12 @@ func (d *directCreation) build(beside <-chan error) (safepath.FD, error) {
 		}
 	}
 	return k.config.Build(d.p.PidFD, flags, proc)
+}
+
+// groupsFirst reports whether the root can be made only when the container is in
+// its groups.
+func (d *directCreation) groupsFirst() bool {
+	return !d.v2 && (d.config.CgroupNS || d.needsGroups())
 }
 
 // needsGroups reports whether the root shows the container's groups.

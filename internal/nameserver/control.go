@@ -135,34 +135,17 @@ func (s *Server) change(ids []string, nsID string, ns int) (table.Reply, error) 
 			}
 		}()
 	}
-	wanted := map[string]*table.Sandbox{}
-	for _, id := range ids {
-		rec, err := s.dir.Read(id)
-		switch {
-		case err == nil:
-			wanted[id] = &rec
-		case errors.Is(err, os.ErrNotExist):
-			wanted[id] = nil
-		default:
-			return table.Reply{}, err
-		}
-	}
-	bound, err := s.bindNew(wanted)
+	wanted, fresh, reply, err := s.swapAll(ids)
 	if err != nil {
-		var busy busyError
-		if errors.As(err, &busy) {
-			return table.Reply{Busy: &busy.port}, err
-		}
-		return table.Reply{}, err
+		return reply, err
 	}
-	fresh := s.swapPorts(wanted, bound)
 	var errs []error
 	for id, rec := range wanted {
 		var own *netns.NS
 		if id == nsID {
 			own, given = given, nil
 		}
-		errs = append(errs, s.swapSandbox(id, rec, own))
+		errs = append(errs, s.swapSandbox(id, rec, own, s.startServers))
 	}
 	if len(fresh) <= table.FewPorts {
 		s.openAll(fresh)
@@ -178,6 +161,32 @@ func (s *Server) change(ids []string, nsID string, ns int) (table.Reply, error) 
 		s.openAll(fresh)
 	}()
 	return table.Reply{}, errors.Join(errs...)
+}
+
+// swapAll reads what sandboxes are to be (nil: gone) and swaps their ports; the
+// relays in fresh are to be opened. s.applyMu is held.
+func (s *Server) swapAll(ids []string) (wanted map[string]*table.Sandbox, fresh []*port, reply table.Reply, err error) {
+	wanted = make(map[string]*table.Sandbox, len(ids))
+	for _, id := range ids {
+		rec, err := s.dir.Read(id)
+		switch {
+		case err == nil:
+			wanted[id] = &rec
+		case errors.Is(err, os.ErrNotExist):
+			wanted[id] = nil
+		default:
+			return nil, nil, reply, err
+		}
+	}
+	bound, err := s.bindNew(wanted)
+	if err != nil {
+		var busy busyError
+		if errors.As(err, &busy) {
+			reply.Busy = &busy.port
+		}
+		return nil, nil, reply, err
+	}
+	return wanted, s.swapPorts(wanted, bound), reply, nil
 }
 
 // busyError is a port that could not be bound.

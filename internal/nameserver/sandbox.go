@@ -46,9 +46,12 @@ func (sb *sandbox) set(rec table.Sandbox) {
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
+// starter makes the servers of a sandbox; ns is consumed.
+type starter func(sb *sandbox, ns *netns.NS) error
+
 // swapSandbox brings one sandbox to its record; nil takes it away. ns is
 // consumed.
-func (s *Server) swapSandbox(id string, rec *table.Sandbox, ns *netns.NS) error {
+func (s *Server) swapSandbox(id string, rec *table.Sandbox, ns *netns.NS, start starter) error {
 	s.mu.Lock()
 	sb := s.sandboxes[id]
 	s.mu.Unlock()
@@ -105,7 +108,7 @@ func (s *Server) swapSandbox(id string, rec *table.Sandbox, ns *netns.NS) error 
 	case ns == nil:
 		return fmt.Errorf("sandbox %s: %w", id, errNoNamespace)
 	}
-	return s.startServers(sb, ns)
+	return start(sb, ns)
 }
 
 // errNoNamespace: the container was not started yet when its record was
@@ -279,31 +282,26 @@ func portOf(fd int) uint16 {
 const redirectTable = "orlop-resolver"
 
 // redirect has 127.0.0.11:53 lead to our sockets, in the namespace of the
-// calling thread. A table made by an earlier netd is replaced; trying without
-// first saves a new sandbox 15 ms, which removing a table waits for the kernel.
+// calling thread. Of the table of an earlier netd only the rules are replaced:
+// the kernel would be waited for 15 ms if the whole table were removed, or if it
+// were tried first whether there is one.
 func redirect(udp, tcp uint16) error {
 	c, err := nft.Open()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	err = c.Transact(func(n *nftables.Conn) error { return addRedirect(n, udp, tcp) })
-	if !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	return c.Transact(func(n *nftables.Conn) error {
-		n.DelTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
-		return addRedirect(n, udp, tcp)
-	})
+	return c.Transact(func(n *nftables.Conn) error { return setRedirect(n, udp, tcp) })
 }
 
-func addRedirect(n *nftables.Conn, udp, tcp uint16) error {
+func setRedirect(n *nftables.Conn, udp, tcp uint16) error {
 	accept := nftables.ChainPolicyAccept
-	t := n.CreateTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
+	t := n.AddTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
 	ch := n.AddChain(&nftables.Chain{
 		Name: "output", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
 	})
+	n.FlushChain(ch)
 	for proto, port := range map[byte]uint16{unix.IPPROTO_UDP: udp, unix.IPPROTO_TCP: tcp} {
 		n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},

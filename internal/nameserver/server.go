@@ -30,6 +30,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/orlop/orlop/internal/linux/netns"
 	"github.com/orlop/orlop/internal/nameserver/table"
 )
 
@@ -131,18 +132,19 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.writePid(); err != nil {
 		return err
 	}
+	s.learnNames()
+	g, gctx := errgroup.WithContext(ctx)
+	// Sockets that were taken over are read from now on: what else is to be
+	// done for hundreds of sandboxes takes longer than their queues are long.
+	g.Go(func() error { return s.reactor.run(gctx) })
 	s.loadTable()
-	s.settle()
 	if pred != nil {
-		err := pred.Send(table.Request{Op: table.OpReady})
-		pred.Close()
-		if err != nil {
-			return fmt.Errorf("take over from the running netd: %w", err)
+		if err := replacePredecessor(pred); err != nil {
+			s.quit()
+			s.release()
+			return errors.Join(fmt.Errorf("take over from the running netd: %w", err), g.Wait())
 		}
 	}
-
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.reactor.run(gctx) })
 	g.Go(func() error { return s.sweepSessions(gctx) })
 	g.Go(func() error { return s.serveControl(gctx) })
 	g.Go(func() error {
@@ -181,6 +183,27 @@ func (s *Server) listen() error {
 	return nil
 }
 
+// learnNames enters the names of the whole table before anybody is answered:
+// who asks for one that is known only later would be sent to another server.
+// What cannot be read is reported by loadTable.
+func (s *Server) learnNames() {
+	ids, err := s.dir.List()
+	if err != nil {
+		return
+	}
+	for _, id := range ids {
+		if rec, err := s.dir.Read(id); err == nil {
+			s.mu.Lock()
+			s.names.set(rec)
+			s.mu.Unlock()
+		}
+	}
+}
+
+// startAtOnce is how many sandboxes get their servers at the same time when
+// all of them need some: most of it is waiting for the kernel.
+const startAtOnce = 16
+
 // loadTable serves every sandbox of the table. One that cannot be served
 // (its port was taken while nobody held it) is reported and left out.
 func (s *Server) loadTable() {
@@ -189,10 +212,7 @@ func (s *Server) loadTable() {
 		s.log.Error("read table", "error", err)
 		return
 	}
-	known := map[string]bool{}
-	for _, id := range ids {
-		known[id] = true
-		_, err := s.change([]string{id}, "", -1)
+	report := func(id string, err error) {
 		switch {
 		case errors.Is(err, errNoNamespace):
 			s.log.Info("serve sandbox later", "container", id, "reason", err)
@@ -200,6 +220,31 @@ func (s *Server) loadTable() {
 			s.log.Error("serve sandbox", "container", id, "error", err)
 		}
 	}
+	known := map[string]bool{}
+	s.applyMu.Lock()
+	var servers errgroup.Group
+	servers.SetLimit(startAtOnce)
+	for _, id := range ids {
+		known[id] = true
+		wanted, fresh, _, err := s.swapAll([]string{id})
+		if err == nil {
+			s.openAll(fresh)
+			err = s.swapSandbox(id, wanted[id], nil, func(sb *sandbox, ns *netns.NS) error {
+				servers.Go(func() error {
+					report(id, s.startServers(sb, ns))
+					return nil
+				})
+				return nil
+			})
+		} else {
+			s.mu.Lock()
+			s.names.remove(id)
+			s.mu.Unlock()
+		}
+		report(id, err)
+	}
+	_ = servers.Wait() // each reports by itself
+	s.applyMu.Unlock()
 	// What was taken over but is not in the table any more.
 	s.mu.Lock()
 	var gone []string

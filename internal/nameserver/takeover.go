@@ -130,6 +130,26 @@ func (s *Server) takeOver() (*table.Conn, error) {
 	return c, nil
 }
 
+// replacePredecessor tells the predecessor that everything is served and waits
+// until it lets go. One that has lost its patience by then has gone on, and says
+// so by any answer: then it is not replaced.
+func replacePredecessor(c *table.Conn) error {
+	defer c.Close()
+	if err := errors.Join(c.SetDeadline(time.Now().Add(takeOverTimeout)), c.Send(table.Request{Op: table.OpReady})); err != nil {
+		return err
+	}
+	var reply table.Reply
+	fds, err := c.Receive(&reply)
+	closeAll(fds)
+	if err == nil {
+		return fmt.Errorf("it has gone on by itself: %s", reply.Error)
+	}
+	if !errors.Is(err, net.ErrClosed) && !isEOF(err) && !errors.Is(err, unix.ECONNRESET) {
+		return err
+	}
+	return nil
+}
+
 // receiveSockets asks the predecessor for everything. A predecessor that is
 // stuck gets a few seconds.
 func receiveSockets(c *table.Conn) (got inherited, err error) {

@@ -92,11 +92,18 @@ func (s *Service) Restore(ctx context.Context) error {
 	if err := s.cfg.Networks.Restore(ctx, live); err != nil {
 		return fmt.Errorf("restore networks: %w", err)
 	}
+	// One exit that is recorded waits for the disk and for its network.
+	group = errgroup.Group{}
+	group.SetLimit(restoreParallel)
 	for _, f := range results {
 		if f != nil {
-			s.apply(ctx, f)
+			group.Go(func() error {
+				s.apply(ctx, f)
+				return nil
+			})
 		}
 	}
+	_ = group.Wait() // what fails is logged
 	s.startAtBoot(ctx, results)
 	return nil
 }

@@ -164,9 +164,9 @@ func (d *Driver) Links(ctx context.Context, rec network.Record) (names []string,
 		if err != nil {
 			return err
 		}
-		links, err := c.Links()
-		for _, l := range links {
-			if l.Master == dev.Index && l.Kind == "veth" {
+		ports, err := c.Ports(dev.Index)
+		for _, l := range ports {
+			if l.Kind == "veth" {
 				names = append(names, l.Name)
 			}
 		}
@@ -219,12 +219,12 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 			return err
 		}
 	}
-	have, err := c.Addrs()
+	have, err := c.AddrsOf(link.Index)
 	if err != nil {
 		return err
 	}
 	for _, a := range have {
-		if a.Index == link.Index && !a.Prefix.Addr().IsLinkLocalUnicast() && !slices.Contains(b.Addrs, a.Prefix) {
+		if !a.Prefix.Addr().IsLinkLocalUnicast() && !slices.Contains(b.Addrs, a.Prefix) {
 			if err := c.DelAddr(link.Index, a.Prefix); err != nil {
 				return err
 			}
@@ -240,23 +240,38 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 			return err
 		}
 	}
-	// The ports of containers that run, for the case that the setting changed.
-	links, err := c.Links()
+	return ensurePorts(c, link.Index, b)
+}
+
+// ensurePorts looks after the interfaces of containers that run, for the case
+// that the bridge was made anew or a setting changed. What is as it has to be is
+// not touched: every change takes the kernel's lock.
+func ensurePorts(c *rtnl.Conn, index int, b network.Bridge) error {
+	ports, err := c.Ports(index)
 	if err != nil {
 		return err
 	}
 	isolated, hairpin := PortFlags(b.Isolated, Filtered())
-	for _, l := range links {
-		if l.Master != link.Index && slices.Contains(b.Ports, l.Name) {
-			if err := c.SetMaster(l.Name, link.Index); err != nil && !rtnl.IsGone(err) {
-				return err
-			}
-			l.Master = link.Index
+	there := map[string]bool{}
+	for _, l := range ports {
+		there[l.Name] = true
+		if l.Kind != "veth" || l.Isolated == isolated && l.Hairpin == hairpin {
+			continue
 		}
-		if l.Master == link.Index && l.Kind == "veth" {
-			if err := c.SetPort(l.Name, isolated, hairpin); err != nil && !rtnl.IsGone(err) {
-				return err
-			}
+		if err := c.SetPort(l.Name, isolated, hairpin); err != nil && !rtnl.IsGone(err) {
+			return err
+		}
+	}
+	for _, name := range b.Ports {
+		if there[name] {
+			continue
+		}
+		err := c.SetMaster(name, index)
+		if err == nil {
+			err = c.SetPort(name, isolated, hairpin)
+		}
+		if err != nil && !rtnl.IsGone(err) {
+			return err
 		}
 	}
 	return nil

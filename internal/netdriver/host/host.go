@@ -130,12 +130,10 @@ func (*Host) Addrs(_ context.Context, device string) ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := c.Addrs()
+	all, err := c.AddrsOf(link.Index)
 	var addrs []netip.Prefix
 	for _, a := range all {
-		if a.Index == link.Index {
-			addrs = append(addrs, a.Prefix)
-		}
+		addrs = append(addrs, a.Prefix)
 	}
 	return addrs, err
 }

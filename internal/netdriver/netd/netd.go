@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -106,20 +107,47 @@ func (c *Client) Ensure(ctx context.Context, all []network.Names) error {
 			}
 		}
 	}
-	fresh, err := c.connect(ctx)
-	if err != nil {
+	for try := 1; ; try++ {
+		fresh, err := c.connect(ctx)
+		if err != nil || fresh {
+			return err // a new one has just read all of it
+		}
+		if err = c.tellAll(changed); err == nil || try == tries {
+			return err
+		}
+		c.cfg.Logger.Warn("netd is gone; start another one", "error", err)
+	}
+}
+
+// tries is how many netds Ensure talks to: one may die just then.
+const tries = 2
+
+func (c *Client) tellAll(ids []string) error {
+	for part := range slices.Chunk(ids, atOnce) {
+		if err := c.tell(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// atOnce is how many sandboxes netd is told about in one message.
+const atOnce = 100
+
+// tell has netd look at sandboxes again. A port that is lost must not stop the
+// others, so those of a change that failed are named one by one.
+func (c *Client) tell(ids []string) error {
+	reply, err := c.exchange(table.Request{Op: table.OpChanged, IDs: ids})
+	if err != nil || reply.Error == "" {
 		return err
 	}
-	if fresh || len(changed) == 0 {
-		return nil // it has just read all of it
+	if len(ids) == 1 {
+		c.cfg.Logger.Error("netd cannot serve a container", "container", ids[0], "error", reply.Error)
+		return nil
 	}
 	var errs []error
-	for _, id := range changed { // one by one: a port that is lost must not stop the others
-		if reply, err := c.exchange(table.Request{Op: table.OpChanged, IDs: []string{id}}); err != nil {
-			errs = append(errs, err)
-		} else if reply.Error != "" {
-			c.cfg.Logger.Error("netd cannot serve a container", "container", id, "error", reply.Error)
-		}
+	for _, id := range ids {
+		errs = append(errs, c.tell([]string{id}))
 	}
 	return errors.Join(errs...)
 }

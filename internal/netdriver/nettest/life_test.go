@@ -25,6 +25,7 @@ import (
 	"github.com/orlop/orlop/internal/linux/nft"
 	"github.com/orlop/orlop/internal/linux/rtnl"
 	"github.com/orlop/orlop/internal/nameserver/table"
+	"github.com/orlop/orlop/internal/netdriver/bridge"
 	"github.com/orlop/orlop/internal/netdriver/nettest"
 )
 
@@ -635,6 +636,67 @@ func TestRestoreRepairsWhatOthersRemoved(t *testing.T) {
 	}
 	e.close(b)
 	b.Release()
+	e.finish()
+}
+
+// TestRestoreLooksAfterEachBridgesOwnPortsAndAddresses: one bridge of several
+// has lost a port, a flag and its address, and has got another one.
+func TestRestoreLooksAfterEachBridgesOwnPortsAndAddresses(t *testing.T) {
+	nettest.Need(t)
+	withoutICC := func(c *networks.Config) {
+		c.Default.ICC = false
+		c.Store.(*memory).recs["net1"] = userNetwork("net1", "mynet", "br-test", "10.77.0.0/24")
+	}
+	e := start(t, nil, withoutICC)
+	one, two := e.run("one"), e.run("two")
+	other, err := e.open(networks.SandboxRequest{ContainerID: newID(), Name: "other", Mode: "mynet"})
+	must(t, err)
+	e.die()
+	c, err := rtnl.Open()
+	must(t, err)
+	defer c.Close()
+	dev, err := c.Link("orlop0")
+	must(t, err)
+	isolated := !bridge.Filtered() // else the firewall sees to it
+	for b, port := range map[*box]string{one: one.Attachment.Endpoints[0].HostLink, two: two.Attachment.Endpoints[0].HostLink} {
+		link, err := c.Link(port)
+		must(t, err)
+		if link.Master != dev.Index || link.Isolated != isolated || link.Hairpin == isolated {
+			t.Fatalf("port of %s: %+v", b.Attachment.Name, link)
+		}
+	}
+	must(t, c.SetPort(one.Attachment.Endpoints[0].HostLink, !isolated, isolated))
+	must(t, c.SetMaster(two.Attachment.Endpoints[0].HostLink, 0))
+	must(t, c.DelAddr(dev.Index, netip.MustParsePrefix("172.17.0.1/16")))
+	must(t, c.AddAddr(dev.Index, netip.MustParsePrefix("10.11.12.13/24")))
+
+	live := []networks.LiveSandbox{{Attachment: one.Attachment}, {Attachment: two.Attachment}, {Attachment: other.Attachment}}
+	e = start(t, e, withoutICC, live...)
+	ports, err := c.Ports(dev.Index)
+	must(t, err)
+	var names []string
+	for _, p := range ports {
+		if p.Isolated != isolated || p.Hairpin == isolated {
+			t.Errorf("port %+v", p)
+		}
+		names = append(names, p.Name)
+	}
+	// Beside them are those that wait for the next container.
+	for b, want := range map[*box]bool{one: true, two: true, other: false} {
+		if got := slices.Contains(names, b.Attachment.Endpoints[0].HostLink); got != want {
+			t.Errorf("ports %v: that of %s is among them: %v", names, b.Attachment.Name, got)
+		}
+	}
+	addrs, err := c.AddrsOf(dev.Index)
+	must(t, err)
+	addrs = slices.DeleteFunc(addrs, func(a rtnl.Addr) bool { return a.Prefix.Addr().Is6() })
+	if len(addrs) != 1 || addrs[0].Prefix.String() != "172.17.0.1/16" {
+		t.Errorf("addresses %v", addrs)
+	}
+	for _, b := range []*box{one, two, other} {
+		e.close(b)
+		b.Release()
+	}
 	e.finish()
 }
 

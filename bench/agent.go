@@ -22,11 +22,13 @@ import (
 type request struct {
 	// Verb is "spawn" (start and keep), "run" (run and time), "ready" (wait for
 	// a socket to answer), "stages" (time the API calls of one run), "many" (start
-	// Count containers, Parallel at a time, and time each start), "memory" (sum up
+	// Count containers, Parallel at a time, on Nets networks, and time each start), "nets" (make
+	// Count networks), "changes" (connect to and disconnect from them, Count times), "count" (how many containers run), "memory" (sum up
 	// what every process here but the agent takes), "footprint" (that, and how many they are) or "trace" (start a tracer on
 	// every process here but the agent).
 	Verb            string
 	Count, Parallel int
+	Nets            int
 	Args            []string
 	Env             []string
 	Socket          string
@@ -104,6 +106,15 @@ func serve(req request) (answer, error) {
 	case "many":
 		took, err := many(req)
 		return answer{Stages: took}, err
+	case "nets":
+		took, err := nets(req)
+		return answer{Stages: took}, err
+	case "changes":
+		took, err := changes(req)
+		return answer{Stages: took}, err
+	case "count":
+		n, err := running(req)
+		return answer{Code: n}, err
 	case "memory":
 		list, err := memory()
 		return answer{Stages: list}, err
@@ -187,25 +198,8 @@ func ready(socket string) error {
 func many(req request) ([]stage, error) {
 	client := httpClient(req.Socket)
 	post := func(path string, body any) ([]byte, error) {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://engine/v1.41"+path, bytes.NewReader(data))
-		if err != nil {
-			return nil, err
-		}
-		r.Header.Set("Content-Type", "application/json")
-		resp, err := client.Do(r)
-		if err != nil {
-			return nil, err
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err == nil && resp.StatusCode >= 300 {
-			err = fmt.Errorf("POST %s: %s: %s", path, resp.Status, bytes.TrimSpace(text))
-		}
-		return text, err
+		data, _, err := api(client, http.MethodPost, path, body)
+		return data, err
 	}
 	var (
 		mu   sync.Mutex
@@ -214,12 +208,16 @@ func many(req request) ([]stage, error) {
 		wait sync.WaitGroup
 	)
 	turns := make(chan struct{}, req.Parallel)
-	for range req.Count {
+	for i := range req.Count {
 		turns <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-turns }()
 			began := time.Now()
-			data, err := post("/containers/create", map[string]any{"Image": req.Args[0], "Cmd": req.Args[1:]})
+			config := map[string]any{"Image": req.Args[0], "Cmd": req.Args[1:]}
+			if req.Nets > 0 {
+				config["HostConfig"] = map[string]any{"NetworkMode": fmt.Sprintf("n%d", i%req.Nets)}
+			}
+			data, err := post("/containers/create", config)
 			made := time.Now()
 			var created struct{ ID string }
 			if err == nil {

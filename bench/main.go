@@ -3,7 +3,7 @@
 // and in turns, so that what else the machine does hits all alike. Nothing is
 // asserted: it prints.
 //
-//	bench -bin bin -cache ~/.cache/orlop [-n 30] [-engines orlop,docker,podman] [-net [-ports 1000] [-many 500]]
+//	bench -bin bin -cache ~/.cache/orlop [-n 30] [-engines orlop,docker,podman] [-net [-ports 1000] [-many 500]] [-restart 500 [-nets 50]]
 package main
 
 import (
@@ -48,6 +48,8 @@ type engine struct {
 	socket string // empty: no API is timed
 	daemon int    // pid inside the sandbox; 0: none
 	dir    string
+	// spawn starts the daemon.
+	spawn request
 
 	in    io.WriteCloser
 	out   *json.Decoder
@@ -61,6 +63,8 @@ type engine struct {
 type config struct {
 	bin, cache, top string
 	n               int
+	// liveRestore has Docker's containers go on without its daemon, as ours do.
+	liveRestore bool
 }
 
 func run() error {
@@ -73,6 +77,8 @@ func run() error {
 	names := flag.String("engines", "orlop,docker,podman", "which engines")
 	net := flag.Bool("net", false, "measure networks instead")
 	ports := flag.Int("ports", 1000, "with -net: ports that one container publishes")
+	back := flag.Int("restart", 0, "instead of run and exec, start this many containers and kill the daemon")
+	nets := flag.Int("nets", 50, "with -restart: networks that the containers are on, at most 200")
 	flag.Parse()
 	for _, p := range []*string{&c.bin, &c.cache, &c.top} {
 		abs, err := filepath.Abs(*p)
@@ -80,6 +86,10 @@ func run() error {
 			return err
 		}
 		*p = abs
+	}
+	if *back > 0 {
+		c.liveRestore = true
+		return comebacks(c, strings.Split(*names, ","), *back, *nets)
 	}
 	var engines []*engine
 	defer func() {
@@ -149,6 +159,9 @@ func start(c config, name string) (*engine, error) {
 		e.client = []string{filepath.Join(c.cache, "peers/docker/usr/bin/docker")}
 		e.env = []string{"DOCKER_HOST=unix://" + e.socket, "DOCKER_CONFIG=" + dir}
 		spawn.Args = []string{filepath.Join(c.top, "scripts/peer-engine.sh"), dir, "--cgroup-parent", "/" + group}
+		if c.liveRestore {
+			spawn.Args = append(spawn.Args, "--live-restore")
+		}
 	case "podman":
 		peer := filepath.Join(c.cache, "peers/podman")
 		e.client = []string{filepath.Join(c.top, "scripts/peer-podman.sh"), dir, "--cgroup-manager=cgroupfs"}
@@ -157,6 +170,7 @@ func start(c config, name string) (*engine, error) {
 	default:
 		return e, errors.New("unknown engine")
 	}
+	e.spawn = spawn
 	if spawn.Args != nil {
 		ans, err := e.ask(spawn)
 		if err != nil {

@@ -183,11 +183,8 @@ func changes(req request) (took []stage, err error) {
 	}
 	took = nil
 	for i := range req.Count {
-		// None is on the next but one network: they went round in turns.
-		of := fmt.Sprintf("/networks/n%d", i%req.Nets)
-		at := slices.IndexFunc(list, func(c struct{ ID string }) bool { return c.ID != "" })
-		box := list[at].ID
-		list[at].ID = ""
+		name := fmt.Sprintf("n%d", i%req.Nets)
+		box := list[i%len(list)].ID
 		var in struct {
 			NetworkSettings struct{ Networks map[string]any }
 		}
@@ -196,9 +193,10 @@ func changes(req request) (took []stage, err error) {
 		} else if err := json.Unmarshal(data, &in); err != nil {
 			return nil, err
 		}
-		if _, on := in.NetworkSettings.Networks[fmt.Sprintf("n%d", i%req.Nets)]; on {
-			of = fmt.Sprintf("/networks/n%d", (i+1)%req.Nets)
+		if _, on := in.NetworkSettings.Networks[name]; on { // each is on one
+			name = fmt.Sprintf("n%d", (i+1)%req.Nets)
 		}
+		of := "/networks/" + name
 		call("connect", http.MethodPost, of+"/connect", map[string]any{"Container": box})
 		call("inspect", http.MethodGet, of, nil)
 		call("disconnect", http.MethodPost, of+"/disconnect", map[string]any{"Container": box})

@@ -190,7 +190,15 @@ func (f *Firewall) DropsForeign(context.Context) (bool, error) {
 }
 
 // Redirect replaces bindings by others in one transaction: a packet finds either.
+// It returns when no UDP flow leads to the former any more.
 func (f *Firewall) Redirect(_ context.Context, from, to []network.Binding) error {
+	if err := f.redirect(from, to); err != nil {
+		return err
+	}
+	return portmap.Move(from, to) // it may wait for answers, nobody for it
+}
+
+func (f *Firewall) redirect(from, to []network.Binding) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.conn.Update(f.cfg.Table, nft.Change{Remove: filled(from), Add: filled(to)}); err != nil {
@@ -202,7 +210,7 @@ func (f *Firewall) Redirect(_ context.Context, from, to []network.Binding) error
 	for _, b := range to {
 		f.ports[b] = true
 	}
-	return portmap.Forget(slices.Concat(from, to))
+	return nil
 }
 
 // Publish adds bindings in one transaction.

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -100,15 +101,35 @@ func element(b network.Binding) nft.Element {
 // Forget makes the kernel forget UDP flows of bindings that were just added or
 // removed.
 func Forget(bindings []network.Binding) error {
-	var destinations, sources []netip.AddrPort
+	destinations, sources := flows(bindings)
+	if len(destinations) == 0 {
+		return nil
+	}
+	return conntrack.ForgetUDP(destinations, sources)
+}
+
+// inFlight is how long an answer of a container that had a port may take to pass
+// the change that gave the port to another one.
+const inFlight = 250 * time.Millisecond
+
+// Move makes the kernel forget the UDP flows of bindings that were replaced by
+// others, but for questions that are just being answered.
+func Move(from, to []network.Binding) error {
+	destinations, before := flows(from)
+	_, now := flows(to)
+	if len(destinations) == 0 {
+		return nil
+	}
+	return conntrack.MoveUDP(destinations, before, now, inFlight)
+}
+
+// flows are what clients send to, and who answers, of bindings by UDP.
+func flows(bindings []network.Binding) (destinations, sources []netip.AddrPort) {
 	for _, b := range bindings {
 		if b.Proto == "udp" {
 			destinations = append(destinations, netip.AddrPortFrom(b.HostIP, b.HostPort))
 			sources = append(sources, netip.AddrPortFrom(b.ContainerIP, b.ContainerPort))
 		}
 	}
-	if len(destinations) == 0 {
-		return nil
-	}
-	return conntrack.ForgetUDP(destinations, sources)
+	return destinations, sources
 }

@@ -39,6 +39,7 @@ type found struct {
 // exits that happened meanwhile and applies restart policies. It is called
 // once, before any verb. A record that cannot be read is logged and kept.
 func (s *Service) Restore(ctx context.Context) error {
+	began := s.cfg.Now()
 	records, broken, err := s.cfg.Store.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("load containers: %w", err)
@@ -55,6 +56,7 @@ func (s *Service) Restore(ctx context.Context) error {
 		ran[id] = true
 	}
 
+	read := s.cfg.Now()
 	results := make([]*found, len(records))
 	var group errgroup.Group
 	group.SetLimit(restoreParallel)
@@ -76,6 +78,7 @@ func (s *Service) Restore(ctx context.Context) error {
 	}
 	_ = group.Wait() // observe does not fail: what it cannot learn is an exit
 
+	observed := s.cfg.Now()
 	// What runs without a record was half made, or belongs to a container
 	// that was removed while it ended.
 	for id := range ran {
@@ -92,6 +95,7 @@ func (s *Service) Restore(ctx context.Context) error {
 	if err := s.cfg.Networks.Restore(ctx, live); err != nil {
 		return fmt.Errorf("restore networks: %w", err)
 	}
+	connected := s.cfg.Now()
 	// One exit that is recorded waits for the disk and for its network.
 	group = errgroup.Group{}
 	group.SetLimit(restoreParallel)
@@ -104,6 +108,8 @@ func (s *Service) Restore(ctx context.Context) error {
 		}
 	}
 	_ = group.Wait() // what fails is logged
+	s.cfg.Logger.Debug("containers restored", "all", len(records), "running", len(live), "reading", read.Sub(began),
+		"monitors", observed.Sub(read), "networks", connected.Sub(observed), "recording", s.cfg.Now().Sub(connected))
 	s.startAtBoot(ctx, results)
 	return nil
 }

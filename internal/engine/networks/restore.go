@@ -23,6 +23,7 @@ import (
 // name server brought to exactly what those need, and links that belong to no
 // running container handed to the reaper. It is called once, before Open.
 func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
+	began := s.cfg.Now()
 	recs, err := s.cfg.Store.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("load networks: %w", err)
@@ -42,6 +43,7 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 		}
 	}
 
+	known := s.cfg.Now()
 	for _, n := range s.all() {
 		if n.driver == nil || n.broken != nil {
 			continue
@@ -63,13 +65,19 @@ func (s *Service) Restore(ctx context.Context, live []LiveSandbox) error {
 			}
 		}
 	}
+	made := s.cfg.Now()
 	if err := s.firewall(ctx, false); err != nil {
 		return err
 	}
+	ruled := s.cfg.Now()
 	if err := s.cfg.Nameserver.Ensure(ctx, s.allNames()); err != nil {
 		return fmt.Errorf("start name server: %w", err)
 	}
-	return s.leftovers(ctx)
+	named := s.cfg.Now()
+	err = s.leftovers(ctx)
+	s.cfg.Logger.Debug("networks restored", "networks", len(recs), "sandboxes", len(live), "records", known.Sub(began), "devices", made.Sub(known),
+		"firewall", ruled.Sub(made), "names", named.Sub(ruled), "leftovers", s.cfg.Now().Sub(named))
+	return err
 }
 
 // predefined makes bridge, host and none what configuration and records say.

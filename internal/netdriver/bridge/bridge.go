@@ -231,6 +231,9 @@ func ensure(c *rtnl.Conn, b network.Bridge) error {
 		}
 	}
 	for _, p := range b.Addrs {
+		if slices.Contains(have, rtnl.Addr{Index: link.Index, Prefix: p}) {
+			continue
+		}
 		if err := c.AddAddr(link.Index, p); err != nil {
 			return err
 		}
@@ -298,12 +301,16 @@ func Filtered() bool {
 	return err == nil && strings.TrimSpace(string(data)) == "1"
 }
 
-// setSysctl writes net.<family>.conf.<device>.<name> of the network namespace
-// that the calling thread is in; without the family (IPv6 off) there is
-// nothing to set.
+// setSysctl brings net.<family>.conf.<device>.<name> of the network namespace
+// that the calling thread is in to a value (some take the kernel's lock even if
+// nothing changes); without the family (IPv6 off) there is nothing to set.
 func setSysctl(family, device, name string, value int) error {
 	path := filepath.Join("/proc/sys/net", family, "conf", device, name)
-	err := os.WriteFile(path, []byte(strconv.Itoa(value)), 0)
+	text := strconv.Itoa(value)
+	if data, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(data)) == text {
+		return nil
+	}
+	err := os.WriteFile(path, []byte(text), 0)
 	if err != nil && !(family == "ipv6" && errors.Is(err, os.ErrNotExist)) {
 		return fmt.Errorf("set sysctl: %w", err)
 	}

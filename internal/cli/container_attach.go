@@ -50,9 +50,13 @@ func (a *app) attach(ctx context.Context, name string, noStdin, sigProxy bool, k
 	if err := a.stdin.checkTTY(!noStdin, tty); err != nil {
 		return err
 	}
+	// A signal that is not passed on ends this command and nothing else, which Docker's client does only at the third.
+	var left <-chan struct{}
 	if sigProxy && !tty {
 		stop := forwardSignals(ctx, api, name)
 		defer stop()
+	} else {
+		left = ctx.Done()
 	}
 	o := client.ContainerAttachOptions{Stream: true, Stdin: !noStdin && c.Config.OpenStdin, Stdout: true, Stderr: true, DetachKeys: keys}
 	resp, err := api.ContainerAttach(ctx, name, o)
@@ -90,6 +94,8 @@ func (a *app) attach(ctx context.Context, name string, noStdin, sigProxy bool, k
 		return exitWith(int(result.StatusCode))
 	case err := <-wait.Error:
 		return err
+	case <-left:
+		return ctx.Err()
 	}
 }
 

@@ -3,12 +3,14 @@ package monitorside
 import (
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orlop/orlop/internal/logfile"
 	"github.com/orlop/orlop/internal/monitor/protocol"
 )
 
@@ -100,9 +102,9 @@ func (o *fanout) end() {
 	}
 }
 
-// waitRoom waits while a client's queue is full: the bound of what is kept for
-// it was reached, and the application has to wait for it. It reports false when
-// the pump has to stop.
+// waitRoom waits while the queue of a client that was there first is full: the
+// bound of what is kept for it was reached, and the application has to wait for
+// it. It reports false when the pump has to stop.
 func (o *fanout) waitRoom(quit <-chan struct{}) bool {
 	for _, c := range o.list() {
 		for {
@@ -159,6 +161,9 @@ type client struct {
 	raw   syscall.RawConn
 	stdin bool
 	wants [3]bool // by stream
+	// first: it was there before the process, whose output it is. The process waits
+	// for it as for a pipe, while others are cut off.
+	first bool
 
 	mu    sync.Mutex
 	queue queue
@@ -172,12 +177,12 @@ type client struct {
 	head   [protocol.StreamHeaderSize]byte
 }
 
-func newClient(t *task, f *os.File, a protocol.AttachArgs) (*client, error) {
+func newClient(t *task, f *os.File, a protocol.AttachArgs, first bool) (*client, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	c := &client{t: t, file: f, raw: raw, stdin: a.Stdin, wants: [3]bool{1: a.Stdout, 2: a.Stderr}}
+	c := &client{t: t, file: f, raw: raw, stdin: a.Stdin, wants: [3]bool{1: a.Stdout, 2: a.Stderr}, first: first}
 	c.queue.folder = t.m.spill
 	return c, nil
 }
@@ -186,7 +191,11 @@ func newClient(t *task, f *os.File, a protocol.AttachArgs) (*client, error) {
 func (c *client) give(stream byte, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead {
+	if c.dead || c.ended {
+		return
+	}
+	if !c.first && c.queue.full() {
+		c.cutOff()
 		return
 	}
 	head := protocol.AppendStreamHeader(c.head[:0], stream, len(data))
@@ -212,6 +221,23 @@ func (c *client) give(stream byte, data []byte) {
 		c.writing = true
 		c.t.m.work.Go(c.write)
 	}
+}
+
+// cutOff ends the output to a client that has not taken what waits for it
+// already: it gets that, and the reason. mu is held; the queue is not empty.
+func (c *client) cutOff() {
+	stream := byte(logfile.Stderr)
+	if c.t.tty || !c.wants[stream] {
+		stream = logfile.Stdout
+	}
+	text := "\nthe rest of the output is not shown here: it comes faster than it is read; see the log\n"
+	if c.t.tty {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	c.queue.push(protocol.AppendStreamHeader(nil, stream, len(text)))
+	c.queue.push([]byte(text))
+	c.ended = true
+	c.signal()
 }
 
 // send writes without waiting.
@@ -314,7 +340,7 @@ func (c *client) changed() <-chan struct{} {
 func (c *client) waitRoom() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead || !c.queue.full() {
+	if c.dead || c.ended || !c.first || !c.queue.full() {
 		return nil
 	}
 	return c.changed()

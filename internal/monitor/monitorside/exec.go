@@ -28,7 +28,7 @@ func (m *monitor) exec(ctx context.Context, x *execution, files []*os.File) (any
 		return nil, nil, err
 	}
 	if attached {
-		if err := t.attach(files[0], protocol.AttachArgs{Stdin: x.Stdin, Stdout: x.Stdout, Stderr: x.Stderr}); err != nil {
+		if err := t.attach(files[0], protocol.AttachArgs{Stdin: x.Stdin, Stdout: x.Stdout, Stderr: x.Stderr}, true); err != nil {
 			ends.close()
 			t.abort()
 			return nil, nil, err

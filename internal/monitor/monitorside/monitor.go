@@ -247,7 +247,7 @@ func (m *monitor) start(ctx context.Context, l *launch, files []*os.File) error 
 	}
 	for i, f := range clients {
 		if err == nil {
-			err = t.attach(f, l.Attach[i])
+			err = t.attach(f, l.Attach[i], true)
 		}
 	}
 	closeAll(clients)

@@ -312,7 +312,7 @@ func (m *monitor) decode(ctx context.Context, op protocol.Operation, payload []b
 			if err != nil {
 				return err
 			}
-			return t.attach(files[0], a)
+			return t.attach(files[0], a, false)
 		})
 	case protocol.OpResize:
 		var a protocol.ResizeArgs

@@ -74,7 +74,8 @@ type settledConn struct {
 }
 
 type settledClient struct {
-	FD int `json:"fd"`
+	FD    int  `json:"fd"`
+	First bool `json:"first,omitempty"`
 	protocol.AttachArgs
 }
 
@@ -152,7 +153,7 @@ func (m *monitor) describe(s *settledState) bool {
 		if !quiet {
 			return false
 		}
-		s.Clients = append(s.Clients, settledClient{number(c.file), args})
+		s.Clients = append(s.Clients, settledClient{number(c.file), c.first, args})
 	}
 	for _, id := range m.order {
 		if x := m.execs[id]; x != nil {
@@ -316,7 +317,7 @@ func (m *monitor) takeOver(ctx context.Context, s *settledState) error {
 	}
 	for _, x := range s.Clients {
 		f := inherited(x.FD, "client")
-		if err := t.attach(f, x.AttachArgs); err != nil {
+		if err := t.attach(f, x.AttachArgs, x.First); err != nil {
 			f.Close()
 			continue
 		}

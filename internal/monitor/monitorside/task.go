@@ -207,13 +207,14 @@ func (t *task) abort() {
 	t.out.dropAll()
 }
 
-// attach adds a client. The descriptor stays the caller's.
-func (t *task) attach(f *os.File, a protocol.AttachArgs) error {
+// attach adds a client; first: before the process was started. The descriptor
+// stays the caller's.
+func (t *task) attach(f *os.File, a protocol.AttachArgs, first bool) error {
 	f, err := polled(f)
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
-	c, err := newClient(t, f, a)
+	c, err := newClient(t, f, a, first)
 	if err != nil {
 		f.Close()
 		return fmt.Errorf("attach: %w", err)

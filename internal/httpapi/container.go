@@ -26,6 +26,8 @@ type Containers interface {
 	Rename(ctx context.Context, ref, name string) error
 	Wait(ctx context.Context, ref string, condition containertypes.WaitCondition) (<-chan containertypes.WaitResponse, error)
 	Inspect(ctx context.Context, ref string, size bool) (containertypes.InspectResponse, error)
+	// LogDropped counts bytes of the last run's output that are missing in the log.
+	LogDropped(ref string) uint64
 	List(ctx context.Context, opts containers.ListOptions) ([]containertypes.Summary, error)
 	Remove(ctx context.Context, ref string, opts containers.RemoveOptions) error
 	Resize(ctx context.Context, ref string, height, width uint) error
@@ -70,7 +72,12 @@ func (a *API) containerInspect(w *answer, r *request) error {
 	if err != nil {
 		return err
 	}
-	a.writeJSON(w, http.StatusOK, compatContainerInspect(r, inspect))
+	answer := compatContainerInspect(r, inspect)
+	if lost := a.cfg.Containers.LogDropped(inspect.ID); lost > 0 {
+		// Docker has no place for it. Who does not know the key loses nothing.
+		answer = with(answer, map[string]any{"State": map[string]any{"LogDropped": lost}})
+	}
+	a.writeJSON(w, http.StatusOK, answer)
 	return nil
 }
 

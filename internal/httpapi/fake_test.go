@@ -48,6 +48,7 @@ func (f *fakeContainers) HandOverPorts(_ context.Context, from, to string) error
 func (*fakeContainers) DisconnectNetwork(context.Context, string, string, bool) error { return nil }
 
 type fakeContainers struct {
+	dropped uint64
 	created containers.CreateOptions
 	stopped containers.StopOptions
 	listed  containers.ListOptions
@@ -118,6 +119,7 @@ func (f *fakeContainers) Wait(_ context.Context, ref string, c containertypes.Wa
 func (f *fakeContainers) Inspect(_ context.Context, ref string, size bool) (containertypes.InspectResponse, error) {
 	return f.inspect, f.known(ref)
 }
+func (f *fakeContainers) LogDropped(string) uint64 { return f.dropped }
 func (f *fakeContainers) List(_ context.Context, opts containers.ListOptions) ([]containertypes.Summary, error) {
 	f.listed = opts
 	return f.list, nil

@@ -29,21 +29,36 @@ type piece struct {
 	end    bool
 }
 
+// pieceCost is what a piece takes beside its bytes: without it a program that
+// writes byte by byte would have a hundred times the bound.
+const pieceCost = 64
+
+// cost is the memory of a piece; one whose bytes were dropped has none.
+func (p piece) cost() int64 {
+	if p.data == nil {
+		return 0
+	}
+	return int64(len(p.data)) + pieceCost
+}
+
 // put queues a piece. What does not fit beside it is dropped, the oldest first;
 // one piece always fits.
 func (r *ring) put(p piece) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := 0; i < len(r.queue) && r.size+int64(len(p.data)) > r.max; i++ {
+	for i := 0; i < len(r.queue) && r.size+p.cost() > r.max; i++ {
+		if r.queue[i].end {
+			continue // ends of streams stay
+		}
 		r.dropped += uint64(len(r.queue[i].data))
-		r.size -= int64(len(r.queue[i].data))
-		r.queue[i].data = nil // ends of streams stay
+		r.size -= r.queue[i].cost()
+		r.queue[i].data = nil
 	}
 	for len(r.queue) > 0 && r.queue[0].data == nil && !r.queue[0].end {
 		r.queue = r.queue[1:]
 	}
 	r.queue = append(r.queue, p)
-	r.size += int64(len(p.data))
+	r.size += p.cost()
 	if !r.working {
 		r.working = true
 		r.work.Go(r.run)
@@ -61,7 +76,7 @@ func (r *ring) run() {
 		}
 		p := r.queue[0]
 		r.queue = r.queue[1:]
-		r.size -= int64(len(p.data))
+		r.size -= p.cost()
 		r.mu.Unlock()
 		switch {
 		case p.end:

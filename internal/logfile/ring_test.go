@@ -63,6 +63,43 @@ func TestABufferedWriterDoesNotWaitForTheDisk(t *testing.T) {
 	}
 }
 
+func TestABufferIsBoundedAlsoForSinglesBytes(t *testing.T) {
+	hang, on := make(chan struct{}), make(chan struct{})
+	r := &ring{max: 64 << 10, write: func(byte, []byte, time.Time) {
+		select {
+		case on <- struct{}{}:
+		default:
+		}
+		<-hang
+	}}
+	r.put(piece{stream: Stdout, data: []byte("x")})
+	<-on
+	for range 1 << 20 {
+		r.put(piece{stream: Stdout, data: []byte("x")})
+	}
+	if n := len(r.queue); n > 1<<10 {
+		t.Errorf("%d pieces of a byte wait in a buffer of 64 KiB", n)
+	}
+	if kept := uint64(len(r.queue)); r.lost() != 1<<20-kept {
+		t.Errorf("%d bytes dropped, %d kept", r.lost(), kept)
+	}
+	close(hang)
+	r.wait()
+}
+
+func TestALostLogCountsWhatComes(t *testing.T) {
+	w := Lost(Config{Driver: DriverJSON, Path: "/nowhere/log"})
+	w.Resume(State{Dropped: 5})
+	w.Write(Stdout, []byte("seven77"), time.Unix(1, 0))
+	w.End(Stdout, time.Unix(1, 0))
+	if n := w.Dropped(); n != 12 {
+		t.Errorf("%d bytes dropped", n)
+	}
+	if err := w.Close(time.Unix(1, 0)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestABufferedWriterKeepsEverythingOnADiskThatKeepsUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	w, err := Open(Config{Driver: DriverLocal, Path: path, Buffer: 1})

@@ -30,6 +30,8 @@ type Writer struct {
 
 	// ring takes what callers do not wait for; nil when they do.
 	ring *ring
+	// lost: there is no log, and what comes is counted.
+	lost bool
 
 	// names is held while files are renamed.
 	names      sync.Mutex
@@ -74,6 +76,10 @@ func Open(cfg Config) (*Writer, error) {
 	w.removeBeyond()
 	return w, nil
 }
+
+// Lost gives a Writer for a log that was there and cannot be opened again: it
+// counts what it is given as dropped.
+func Lost(cfg Config) *Writer { return &Writer{cfg: cfg, lost: true} }
 
 // openCurrent opens the file and cuts off what kill -9 left incomplete.
 func (w *Writer) openCurrent(flag int) error {
@@ -132,6 +138,11 @@ func (w *Writer) begin(f *os.File) (int64, error) {
 // never fails: what cannot be written is dropped and counted.
 func (w *Writer) Write(stream byte, p []byte, now time.Time) {
 	if w.codec == nil {
+		if w.lost {
+			w.mu.Lock()
+			w.dropped += uint64(len(p))
+			w.mu.Unlock()
+		}
 		return
 	}
 	if w.ring != nil {

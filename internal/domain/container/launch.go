@@ -109,6 +109,8 @@ type Exit struct {
 	// Reason is empty for an ordinary exit, "monitor lost" when the monitor
 	// died first (Code is 137 then), or what else ended it.
 	Reason string `json:"reason,omitempty"`
+	// LogDropped counts bytes of the run's output that are missing in the log.
+	LogDropped uint64 `json:"logDropped,omitempty"`
 }
 
 // ReasonMonitorLost is the reason of an exit nobody could observe because the

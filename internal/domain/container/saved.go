@@ -47,6 +47,8 @@ type Saved struct {
 	// Error of the last start, or the reason of an exit nobody saw.
 	Error     string `json:"error,omitempty"`
 	OOMKilled bool   `json:"oomKilled,omitempty"`
+	// LogDropped counts bytes of the last run's output that are missing in the log.
+	LogDropped uint64 `json:"logDropped,omitempty"`
 	// RestartCount by the policy since a user started it.
 	RestartCount int `json:"restartCount,omitempty"`
 	// ManuallyStopped by a user: unless-stopped does not start it at boot.
@@ -99,7 +101,7 @@ func (s *Saved) UnmarshalJSON(data []byte) error {
 // savedKeys are the keys of Saved; a test holds them against its tags.
 var savedKeys = []string{
 	"state", "created", "image", "imageManifest", "platform", "config", "hostConfig", "endpoints", "addresses", "mounts", "publish",
-	"startedAt", "finishedAt", "exitCode", "error", "oomKilled", "restartCount", "manuallyStopped",
+	"startedAt", "finishedAt", "exitCode", "error", "oomKilled", "logDropped", "restartCount", "manuallyStopped",
 }
 
 // ParseSaved reads the state of a record. It fails for a schema of the future,

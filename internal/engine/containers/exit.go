@@ -43,6 +43,8 @@ func (s *Service) follow(o *object, m Monitor, checks *health) {
 					continue
 				}
 				s.outOfMemory(o, m)
+			case bytes := <-m.LogDropped():
+				s.logDropped(o, m, bytes)
 			case <-lazy:
 				o.mu.Lock()
 				if o.monitor == m {
@@ -67,6 +69,30 @@ func (s *Service) outOfMemory(o *object, m Monitor) {
 	snap := o.snapshot()
 	o.mu.Unlock()
 	s.tell(snap, events.ActionOOM, nil)
+}
+
+// logDropped records that output is missing in the log. The daemon's log tells it
+// when it begins, and each time it is ten times as much.
+func (s *Service) logDropped(o *object, m Monitor, bytes uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.monitor != m || bytes <= o.saved.LogDropped {
+		return
+	}
+	before := o.saved.LogDropped
+	o.saved.LogDropped = bytes
+	o.publish()
+	if before == 0 || len(strconv.FormatUint(bytes, 10)) > len(strconv.FormatUint(before, 10)) {
+		s.warnDropped(o.id, o.saved.HostConfig.LogConfig.Config["mode"], bytes)
+	}
+}
+
+func (s *Service) warnDropped(id, mode string, bytes uint64) {
+	cause := "the log cannot be written"
+	if mode == "non-blocking" {
+		cause = "the disk is slower than the output and max-buffer-size is used up, or " + cause
+	}
+	s.cfg.Logger.Warn("output of a container is missing in its log", "container", id, "bytes", bytes, "cause", cause)
 }
 
 // ended records that the process of a container has ended, reports it, tears
@@ -102,6 +128,10 @@ func (s *Service) ended(o *object, m Monitor, exit container.Exit) {
 	o.saved.FinishedAt, o.saved.ExitCode = exit.Time.UTC(), exit.Code
 	o.saved.OOMKilled = o.saved.OOMKilled || exit.OOMKilled
 	o.saved.Error = exit.Reason
+	if exit.LogDropped > o.saved.LogDropped {
+		o.saved.LogDropped = exit.LogDropped
+		s.warnDropped(o.id, o.saved.HostConfig.LogConfig.Config["mode"], exit.LogDropped)
+	}
 	o.health.stop()
 	remove := o.saved.HostConfig.AutoRemove && !again && o.restarting == 0 && o.state != container.StateRemoving
 	if !remove && o.state != container.StateRemoving {

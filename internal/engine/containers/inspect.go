@@ -92,6 +92,16 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 	return resp, nil
 }
 
+// LogDropped counts the bytes of a container's last run that are missing in its
+// log; 0 for a container that is not there.
+func (s *Service) LogDropped(ref string) uint64 {
+	o, err := s.find(ref)
+	if err != nil {
+		return 0
+	}
+	return o.snapshot().saved.LogDropped
+}
+
 // networkSettings of a container: those of its sandbox, or what it asked for.
 func (s *Service) networkSettings(snap *snapshot) *containertypes.NetworkSettings {
 	if snap.state.Alive() {

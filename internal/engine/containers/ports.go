@@ -114,6 +114,9 @@ type Monitor interface {
 	// OOM delivers one value for every OOM kill in the container's cgroup. It
 	// may be nil and is closed at the latest with Exited.
 	OOM() <-chan struct{}
+	// LogDropped delivers how many bytes of the output are missing in the log,
+	// whenever there are more; nil for never.
+	LogDropped() <-chan uint64
 	Attach(ctx context.Context, streams AttachStreams) (Stream, error)
 	Resize(ctx context.Context, rows, cols uint16) error
 	// Signal the init process, or every process of the container.

@@ -188,7 +188,7 @@ func (s *Service) adopt(ctx context.Context, f *found) {
 		o.saved.StartedAt = o.running.StartedAt.UTC()
 	}
 	if unknown {
-		o.saved.ExitCode, o.saved.Error, o.saved.OOMKilled = 0, "", false
+		o.saved.ExitCode, o.saved.Error, o.saved.OOMKilled, o.saved.LogDropped = 0, "", false, 0
 		o.history.Count = o.saved.RestartCount
 		if !o.saved.HostConfig.AutoRemove {
 			s.save(ctx, o)
@@ -352,9 +352,10 @@ func (s *Service) giveUp(ctx context.Context, o *object) {
 }
 
 // Exited, Exit and OOM are all that is asked of a run that is over.
-func (l *lostRun) Exited() <-chan struct{} { return closedChan() }
-func (l *lostRun) Exit() container.Exit    { return l.exit }
-func (l *lostRun) OOM() <-chan struct{}    { return nil }
+func (l *lostRun) Exited() <-chan struct{}   { return closedChan() }
+func (l *lostRun) Exit() container.Exit      { return l.exit }
+func (l *lostRun) OOM() <-chan struct{}      { return nil }
+func (l *lostRun) LogDropped() <-chan uint64 { return nil }
 func (l *lostRun) Running() container.Running {
 	return container.Running{StartedAt: time.Time{}}
 }

@@ -96,7 +96,7 @@ func (s *Service) launch(ctx context.Context, o *object) error {
 	if o.saved.StartedAt.IsZero() {
 		o.saved.StartedAt = s.cfg.Now().UTC()
 	}
-	o.saved.ExitCode, o.saved.Error, o.saved.OOMKilled = 0, "", false
+	o.saved.ExitCode, o.saved.Error, o.saved.OOMKilled, o.saved.LogDropped = 0, "", false, 0
 	o.settled = make(chan struct{})
 	o.health = s.newHealth(o)
 	late := o.waiting

@@ -74,6 +74,7 @@ func (l *Launcher) Adopt(ctx context.Context, id string) (*Monitor, error) {
 		return nil, errdefs.ErrNotFound.WithMessage("container " + id + " was not started")
 	}
 	m.setRunning(*s.Started)
+	m.noteDropped(s.LogDropped)
 	if err := m.adoptExecs(ctx); err != nil && !errdefs.IsNotFound(err) {
 		l.letGo(m)
 		return nil, fmt.Errorf("adopt container %s: %w", id, err)

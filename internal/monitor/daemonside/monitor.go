@@ -65,6 +65,10 @@ type Monitor struct {
 	calls    map[uint32]*call
 	execs    map[string]*Exec
 	oomKills uint64
+	// lost counts bytes of output missing in the log; dropped has the newest count
+	// until somebody takes it.
+	lost    uint64
+	dropped chan uint64
 }
 
 // call is a request that waits for its reply.
@@ -83,6 +87,7 @@ func newMonitor(l *Launcher, id string, conn *protocol.Conn) *Monitor {
 		exited:  make(chan struct{}),
 		gone:    make(chan struct{}),
 		oom:     make(chan struct{}, 16),
+		dropped: make(chan uint64, 1),
 		quit:    make(chan struct{}),
 		dead:    make(chan struct{}),
 		calls:   map[uint32]*call{},
@@ -192,14 +197,24 @@ func (m *Monitor) Update(ctx context.Context, resources *specs.LinuxResources) e
 	return nil
 }
 
-// LogDropped counts bytes of output that the monitor could not write to the
-// log, e.g. because the disk was full.
-func (m *Monitor) LogDropped(ctx context.Context) (uint64, error) {
-	var s protocol.State
-	if err := m.ask(ctx, protocol.OpState, protocol.Empty{}, &s); err != nil {
-		return 0, fmt.Errorf("ask state of container %s: %w", m.id, err)
+// LogDropped delivers how many bytes of output are missing in the log, e.g.
+// because the disk is full, whenever there are more: the newest count only. An
+// older monitor tells it on adoption alone. Exit has the last count.
+func (m *Monitor) LogDropped() <-chan uint64 { return m.dropped }
+
+// noteDropped hands a higher count on.
+func (m *Monitor) noteDropped(bytes uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if bytes <= m.lost {
+		return
 	}
-	return s.LogDropped, nil
+	m.lost = bytes
+	select {
+	case <-m.dropped:
+	default:
+	}
+	m.dropped <- bytes
 }
 
 func (m *Monitor) setRunning(s protocol.Started) {
@@ -550,6 +565,12 @@ func (m *Monitor) event(e protocol.Event, payload []byte) error {
 			return fmt.Errorf("oom event: %w", err)
 		}
 		m.countOOM(o.Kills)
+	case protocol.EventLogDropped:
+		var d protocol.LogDropped
+		if err := json.Unmarshal(payload, &d); err != nil {
+			return fmt.Errorf("log dropped event: %w", err)
+		}
+		m.noteDropped(d.Bytes)
 	case protocol.EventGone:
 		m.setGone(true)
 	}

@@ -82,7 +82,7 @@ func (l *Launcher) readExit(id string) (container.Exit, error) {
 
 func (l *Launcher) writeExit(id string, exit container.Exit) error {
 	data, err := json.Marshal(protocol.Exit{
-		Code: exit.Code, Time: exit.Time, OOMKilled: exit.OOMKilled, Reason: exit.Reason, BootID: l.bootID,
+		Code: exit.Code, Time: exit.Time, OOMKilled: exit.OOMKilled, Reason: exit.Reason, BootID: l.bootID, LogDropped: exit.LogDropped,
 	})
 	if err != nil {
 		return fmt.Errorf("write exit of container %s: %w", id, err)
@@ -140,5 +140,5 @@ func (l *Launcher) takeFrom(ctx context.Context, id string) (*os.File, error) {
 }
 
 func exitOf(e protocol.Exit) container.Exit {
-	return container.Exit{Code: e.Code, Time: e.Time, OOMKilled: e.OOMKilled, Reason: e.Reason}
+	return container.Exit{Code: e.Code, Time: e.Time, OOMKilled: e.OOMKilled, Reason: e.Reason, LogDropped: e.LogDropped}
 }

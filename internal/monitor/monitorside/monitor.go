@@ -84,6 +84,12 @@ type monitor struct {
 	exit     *protocol.Exit
 	oomKills uint64
 
+	// dropping is set while somebody tells of output missing in the log; told is how
+	// much was told of, and when (guarded by it).
+	dropping atomic.Bool
+	told     uint64
+	toldAt   time.Time
+
 	// kernel is the kernel's log since the start, nil but with systemd's
 	// cgroups; group is where they are.
 	kernel *cgroup.KernelLog
@@ -348,6 +354,7 @@ func (m *monitor) finish(ctx context.Context) {
 	m.mu.Lock()
 	exit.OOMKilled = m.oomKills > 0
 	m.mu.Unlock()
+	exit.LogDropped = m.log.Dropped()
 	m.writeExit(exit)
 	m.mu.Lock()
 	m.exit = &exit
@@ -461,6 +468,29 @@ func (m *monitor) noteOOM() {
 	if kills, err := m.ctr.OOM(); err == nil {
 		m.tellOOM(kills)
 	}
+}
+
+// droppedGap is how often the loss of output is told of.
+const droppedGap = time.Second
+
+// noteDropped tells of output that is missing in the log, from beside: the caller
+// has bytes in hand.
+func (m *monitor) noteDropped() {
+	if !m.dropping.CompareAndSwap(false, true) {
+		return
+	}
+	n, now := m.log.Dropped(), m.now()
+	if n <= m.told || now.Sub(m.toldAt) < droppedGap {
+		m.dropping.Store(false)
+		return
+	}
+	m.told, m.toldAt = n, now
+	m.work.Go(func() {
+		m.moving.RLock()
+		defer m.moving.RUnlock()
+		m.tell(protocol.EventLogDropped, protocol.LogDropped{Bytes: n})
+		m.dropping.Store(false)
+	})
 }
 
 // kills counts what the OOM killer took of a container that has ended.

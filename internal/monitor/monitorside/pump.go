@@ -96,6 +96,7 @@ func (p *pump) step(fd int) progress {
 func (p *pump) move(data []byte) {
 	if p.t.log != nil {
 		p.t.log.Write(p.stream, data, p.t.m.now())
+		p.t.m.noteDropped()
 	}
 	p.t.out.give(p.stream, data)
 	p.t.m.trim.touch()

@@ -281,12 +281,10 @@ func (m *monitor) takeOver(ctx context.Context, s *settledState) error {
 		m.kernel = cgroup.KernelLogOf(f)
 	}
 	if m.log, err = logfile.Open(s.Log); err != nil {
-		// The app goes on; its output is counted as dropped.
-		if m.log, err = logfile.Open(logfile.Config{Driver: logfile.DriverNone}); err != nil {
-			return err
-		}
+		m.log = logfile.Lost(s.Log) // the app goes on
 	}
 	m.log.Resume(s.Halves)
+	m.told = s.Halves.Dropped
 	m.lock = inherited(s.Lock, "lock")
 	if m.listen, err = m.listenOn(s.Listen); err != nil {
 		return err

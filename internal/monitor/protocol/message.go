@@ -67,7 +67,7 @@ func (o Operation) Capability() string { return operations[o].capability }
 
 // Capabilities lists what a monitor of this release can do.
 func Capabilities() []string {
-	return []string{"launch", "state", "attach", "resize", "signal", "pause", "update", "exec", "oom", "gone"}
+	return []string{"launch", "state", "attach", "resize", "signal", "pause", "update", "exec", "oom", "gone", "log dropped"}
 }
 
 // Event is something that a monitor tells every connection unasked.
@@ -85,6 +85,9 @@ const (
 	// EventGone: cgroup and state of the ended container are removed; the
 	// monitor is about to end. Empty.
 	EventGone Event = 4
+	// EventLogDropped: output could not be written to the log. LogDropped, at most
+	// one a second while it goes on; Exit and State have the whole count.
+	EventLogDropped Event = 5
 )
 
 // Hello opens a connection.
@@ -201,6 +204,8 @@ type Exit struct {
 	OOMKilled bool      `json:"oomKilled,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
 	BootID    string    `json:"bootId,omitempty"`
+	// LogDropped counts bytes of output that are missing in the log.
+	LogDropped uint64 `json:"logDropped,omitempty"`
 }
 
 // AttachArgs say what an attached client takes part in.
@@ -268,6 +273,12 @@ type Execs struct {
 type OOM struct {
 	// Kills is the number of processes taken since the start.
 	Kills uint64 `json:"kills"`
+}
+
+// LogDropped goes with EventLogDropped.
+type LogDropped struct {
+	// Bytes of output that are missing in the log since the start.
+	Bytes uint64 `json:"bytes"`
 }
 
 // Classes of failures; an unknown one counts as "internal".

@@ -93,7 +93,7 @@ func (l *Launcher) Start(ctx context.Context, launch container.Launch, opts cont
 	if err != nil {
 		return nil, nil, err
 	}
-	m := &Monitor{l: l, id: launch.ID, exited: make(chan struct{}), oom: make(chan struct{}, 4),
+	m := &Monitor{l: l, id: launch.ID, exited: make(chan struct{}), oom: make(chan struct{}, 4), dropped: make(chan uint64, 1),
 		running: container.Running{MonitorPid: 1, InitPid: InitPid, StartedAt: l.clock.Now(), BootID: "boot-1"}}
 	var streams []containers.Stream
 	for _, a := range opts.Attach {
@@ -178,6 +178,7 @@ type Monitor struct {
 	running container.Running
 	exited  chan struct{}
 	oom     chan struct{}
+	dropped chan uint64
 
 	mu      sync.Mutex
 	exit    container.Exit
@@ -282,6 +283,12 @@ func (m *Monitor) Exit() container.Exit {
 
 // OOM implements containers.Monitor.
 func (m *Monitor) OOM() <-chan struct{} { return m.oom }
+
+// LogDropped implements containers.Monitor.
+func (m *Monitor) LogDropped() <-chan uint64 { return m.dropped }
+
+// DropLog reports output missing in the log.
+func (m *Monitor) DropLog(bytes uint64) { m.dropped <- bytes }
 
 // KillByOOM reports an OOM kill.
 func (m *Monitor) KillByOOM() { m.oom <- struct{}{} }

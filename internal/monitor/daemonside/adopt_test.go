@@ -163,6 +163,33 @@ func TestANewerDaemonAsksAnOlderMonitorOnlyForWhatItKnows(t *testing.T) {
 	}
 }
 
+func TestWhatIsMissingInTheLogIsTold(t *testing.T) {
+	l, ctx := newLauncher(t)
+	o := listen(t, l.Dir("a"), protocol.Hello{Version: 1, MinVersion: 1, Capabilities: protocol.Capabilities()})
+	o.execs = true
+	m, err := l.Adopt(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := <-o.conns
+	c.Tell(protocol.EventLogDropped, protocol.LogDropped{Bytes: 10})
+	if n := <-m.LogDropped(); n != 10 {
+		t.Errorf("%d bytes", n)
+	}
+	// Only the newest count waits for somebody who comes late, and none that is lower.
+	for _, n := range []uint64{20, 30, 25} {
+		c.Tell(protocol.EventLogDropped, protocol.LogDropped{Bytes: n})
+	}
+	c.Tell(protocol.EventExit, protocol.Exit{Code: 3, LogDropped: 40})
+	<-m.Exited()
+	if n := <-m.LogDropped(); n != 30 {
+		t.Errorf("%d bytes", n)
+	}
+	if exit := m.Exit(); exit.LogDropped != 40 {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
 func TestAMonitorThatIsTooNewIsLeftAlone(t *testing.T) {
 	l, ctx := newLauncher(t)
 	listen(t, l.Dir("a"), protocol.Hello{Version: 9, MinVersion: 8})

@@ -85,10 +85,10 @@ type monitor struct {
 	oomKills uint64
 
 	// dropping is set while somebody tells of output missing in the log; told is how
-	// much was told of, and when (guarded by it).
+	// much was told of, and belongs to who has set it. over is closed by end.
 	dropping atomic.Bool
 	told     uint64
-	toldAt   time.Time
+	over     chan struct{}
 
 	// kernel is the kernel's log since the start, nil but with systemd's
 	// cgroups; group is where they are.
@@ -102,6 +102,7 @@ func newMonitor(p platform) *monitor {
 		conns:    map[*protocol.Conn]bool{},
 		execs:    map[string]*task{},
 		ready:    make(chan struct{}),
+		over:     make(chan struct{}),
 	}
 }
 
@@ -207,10 +208,12 @@ func checkHello(payload []byte) error {
 }
 
 func (m *monitor) greet(c *protocol.Conn) error {
-	return c.Send(protocol.KindHello, 0, 0, protocol.Hello{
-		Version: protocol.Version, MinVersion: protocol.MinVersion,
-		Capabilities: protocol.Capabilities(), Pid: os.Getpid(),
-	})
+	h := hello()
+	h.Pid = os.Getpid()
+	if err := c.Send(protocol.KindHello, 0, 0, h); err != nil {
+		return err
+	}
+	return chat(c)
 }
 
 // start brings the container up to its application's execve.
@@ -384,6 +387,7 @@ func (m *monitor) finish(ctx context.Context) {
 // end closes every connection and waits for the goroutines that served them.
 func (m *monitor) end() {
 	m.cancel()
+	close(m.over)
 	m.mu.Lock()
 	for c := range m.conns {
 		c.Close()
@@ -479,17 +483,23 @@ func (m *monitor) noteDropped() {
 	if !m.dropping.CompareAndSwap(false, true) {
 		return
 	}
-	n, now := m.log.Dropped(), m.now()
-	if n <= m.told || now.Sub(m.toldAt) < droppedGap {
+	if m.log.Dropped() <= m.told {
 		m.dropping.Store(false)
 		return
 	}
-	m.told, m.toldAt = n, now
 	m.work.Go(func() {
-		m.moving.RLock()
-		defer m.moving.RUnlock()
-		m.tell(protocol.EventLogDropped, protocol.LogDropped{Bytes: n})
-		m.dropping.Store(false)
+		defer m.dropping.Store(false)
+		for n := m.log.Dropped(); n > m.told; n = m.log.Dropped() {
+			m.told = n
+			m.moving.RLock()
+			m.tell(protocol.EventLogDropped, protocol.LogDropped{Bytes: n})
+			m.moving.RUnlock()
+			select {
+			case <-time.After(droppedGap):
+			case <-m.over:
+				return
+			}
+		}
 	})
 }
 

@@ -252,6 +252,9 @@ func (m *monitor) answer(c *protocol.Conn, f protocol.Frame, result any, failure
 // tell sends an event to every connection. One that does not take it within
 // writeTimeout is closed.
 func (m *monitor) tell(e protocol.Event, v any) {
+	if !tells(e) {
+		return
+	}
 	m.mu.Lock()
 	list := make([]*protocol.Conn, 0, len(m.conns))
 	for c := range m.conns {
@@ -288,6 +291,9 @@ func (m *monitor) decode(ctx context.Context, op protocol.Operation, payload []b
 	}
 	plain := func(f func() error) (action, error) {
 		return func() (any, func(), error) { return protocol.Empty{}, nil, f() }, nil
+	}
+	if !knows(op) {
+		return nil, errdefs.ErrNotImplemented.WithMessage("this monitor does not know " + op.String())
 	}
 	switch op {
 	case protocol.OpState:

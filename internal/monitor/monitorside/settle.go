@@ -113,7 +113,7 @@ func (m *monitor) settle() time.Duration {
 func (m *monitor) describe(s *settledState) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.active > 0 || m.conns == nil || m.exit != nil {
+	if m.active > 0 || m.conns == nil || m.exit != nil || m.dropping.Load() {
 		return false
 	}
 	halves, ok := m.log.State()

@@ -379,7 +379,7 @@ func (s *Service) resolve(ctx context.Context, word string, platform *ocispec.Pl
 		return r, b, nil
 	}
 	other, err := s.openTarget(ctx, r.stored.Target, platforms.Only(*platform))
-	if err == nil {
+	if err == nil && fits(*platform, other.platform()) { // a target that is no index has one platform only
 		has, herr := s.cfg.Layers.Has(ctx, other.chain())
 		if herr != nil {
 			return record{}, nil, herr
@@ -387,7 +387,7 @@ func (s *Service) resolve(ctx context.Context, word string, platform *ocispec.Pl
 		if has {
 			return r, other, nil
 		}
-	} else if !errdefs.IsNotFound(err) {
+	} else if err != nil && !errdefs.IsNotFound(err) {
 		return record{}, nil, err
 	}
 	return record{}, nil, errdefs.ErrNotFound.WithMessage(fmt.Sprintf(

@@ -86,3 +86,66 @@ func (d runDir) DropShm(id string) error {
 	}
 	return nil
 }
+
+// pins is the folder of what is bound for the moment of a start. It is no
+// container's run folder: those are removed with what is in them.
+func (d runDir) pins() string { return filepath.Join(d.root, "pins") }
+
+func (d runDir) Pin(id string, n int, f *os.File) (string, func() error, error) {
+	if _, err := d.path(id, "pin"); err != nil {
+		return "", nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := os.MkdirAll(d.pins(), 0o700); err != nil {
+		return "", nil, err
+	}
+	path := filepath.Join(d.pins(), fmt.Sprintf("%s-%d", id, n))
+	if err := dropPin(path); err != nil { // of a daemon that was killed
+		return "", nil, err
+	}
+	if info.IsDir() {
+		err = os.Mkdir(path, 0o700)
+	} else {
+		err = os.WriteFile(path, nil, 0o600)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	drop := func() error { return dropPin(path) }
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("bind %s: %w", f.Name(), err), drop())
+	}
+	return path, drop, nil
+}
+
+// dropPin undoes Pin; what is not there is fine. It never removes anything but an
+// empty folder or the file that was made for it.
+func dropPin(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && err != unix.EINVAL && err != unix.ENOENT {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sweepPins removes what a daemon that was killed during a start has left.
+func (d runDir) sweepPins() error {
+	entries, err := os.ReadDir(d.pins())
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	var all []error
+	for _, e := range entries {
+		all = append(all, dropPin(filepath.Join(d.pins(), e.Name())))
+	}
+	return errors.Join(all...)
+}

@@ -208,6 +208,9 @@ func wire(ctx context.Context, c *Config, log *slog.Logger) (_ *engine, err erro
 	} else if c.CgroupParent == "" {
 		e.ownGroup = id.CgroupParent
 	}
+	if err := (runDir{c.ExecRoot}).sweepPins(); err != nil {
+		log.Error("drop what starts have left", "error", err)
+	}
 	e.containers, err = containers.New(containers.Config{
 		Store:           containerStore,
 		Launcher:        launcher{monitors},

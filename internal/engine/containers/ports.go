@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"os"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -317,6 +318,10 @@ type RunDir interface {
 	// returns its path. DropShm undoes it; both may be repeated.
 	Shm(id string, size int64) (string, error)
 	DropShm(id string) error
+	// Pin binds an open file or folder to a path of the daemon's mount namespace
+	// until drop; n tells several of a container apart. A start that is under way when
+	// the daemon dies leaves nothing behind that the next one does not drop.
+	Pin(id string, n int, f *os.File) (path string, drop func() error, err error)
 	// Write replaces a file atomically; it is not synced.
 	Write(id, name string, data []byte) error
 	// Read fails with os.ErrNotExist.

@@ -163,10 +163,20 @@ func (s *Service) perform(ctx context.Context, o *object, snap *snapshot, undo *
 			if err != nil {
 				return made, err
 			}
-			defer f.Close()
 			// What was opened is what is bound: the path could have become a link
-			// to the host by then.
-			in.Mounts[i].Source = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+			// to the host by then. A container's mount namespace takes over mounts of
+			// ours, but no descriptor of one.
+			path, drop, err := s.cfg.RunDir.Pin(o.id, i, f)
+			f.Close()
+			if err != nil {
+				return made, fmt.Errorf("mount %s of volume %s: %w", m.Subpath, m.Name, err)
+			}
+			defer func() {
+				if err := drop(); err != nil {
+					s.cfg.Logger.Error("drop the subpath of a volume", "container", o.id, "error", err)
+				}
+			}()
+			in.Mounts[i].Source = path
 		}
 	}
 	undo.add("run folder", func(ctx context.Context) error { return s.cfg.Launcher.Forget(ctx, o.id) })

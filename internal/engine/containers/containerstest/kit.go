@@ -598,6 +598,11 @@ func (r *RunDir) Drop(id string) {
 // Shm implements containers.RunDir.
 func (r *RunDir) Shm(id string, _ int64) (string, error) { return "/run/test/" + id + "/shm", nil }
 
+// Pin implements containers.RunDir.
+func (r *RunDir) Pin(id string, n int, _ *os.File) (string, func() error, error) {
+	return fmt.Sprintf("/run/test/pins/%s-%d", id, n), func() error { return nil }, nil
+}
+
 // DropShm implements containers.RunDir.
 func (r *RunDir) DropShm(string) error { return nil }
 

@@ -119,8 +119,8 @@ func cgroupFacts(f *container.HostFacts, driver string) error {
 	f.CPUCfs = has("cpu", "cpu.cfs_quota_us")
 	f.CPURealtime = has("cpu", "cpu.rt_runtime_us")
 	f.PidsLimit = paths["pids"] != ""
-	f.BlkioWeight = has("blkio", "blkio.weight") || has("blkio", "blkio.bfq.weight")
-	f.BlkioWeightDevice = has("blkio", "blkio.weight_device") || has("blkio", "blkio.bfq.weight_device")
+	f.BlkioWeight = paths["blkio"] != "" && cgroup.BlkIOWeight(paths["blkio"])
+	f.BlkioWeightDevice = f.BlkioWeight // either scheduler has both
 	f.BlkioReadBps = has("blkio", "blkio.throttle.read_bps_device")
 	f.BlkioWriteBps = has("blkio", "blkio.throttle.write_bps_device")
 	f.BlkioReadIOps = has("blkio", "blkio.throttle.read_iops_device")

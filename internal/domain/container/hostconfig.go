@@ -156,8 +156,16 @@ func validateHostConfig(h *containertypes.HostConfig, facts HostFacts, d Default
 			return warnings, err
 		}
 	}
-	if _, err := ParseSecurityOpts(h.SecurityOpt, d); err != nil {
+	security, err := ParseSecurityOpts(h.SecurityOpt, d)
+	if err != nil {
 		return warnings, err
+	}
+	// Docker says nothing about either and runs the container without it.
+	if p := security.AppArmor; p != "" && p != Unconfined && !facts.AppArmor {
+		warnings = append(warnings, fmt.Sprintf("Your kernel does not support AppArmor or it is disabled. Profile %s discarded.", p))
+	}
+	if label := security.processLabel(); label != "" && !facts.SELinux {
+		warnings = append(warnings, fmt.Sprintf("Your kernel does not support SELinux or it is disabled. Label %s discarded.", label))
 	}
 	if err := validateSysctls(h); err != nil {
 		return warnings, err

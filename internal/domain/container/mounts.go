@@ -158,6 +158,9 @@ func validateMount(m *mount.Mount) error {
 		_, err := tmpfsOptions(m.TmpfsOptions, m.ReadOnly)
 		return err
 	}
+	if m.Type == mount.TypeImage || m.Type == mount.TypeCluster {
+		return errors.New("mounts of this type are not supported by this engine")
+	}
 	return errors.New("mount type unknown")
 }
 

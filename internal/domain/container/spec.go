@@ -421,6 +421,10 @@ func (in SpecInput) devices(onHost, inContainer string) ([]foundDevice, error) {
 			return out, nil
 		}
 	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err // the path is said
+	}
 	return nil, fmt.Errorf("error gathering device information while adding custom device %q: %w", onHost, err)
 }
 

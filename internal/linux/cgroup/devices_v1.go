@@ -118,11 +118,12 @@ func writeDevicesV1(dir string, rules deviceRules) error {
 			return err
 		}
 	}
-	list := make([]string, len(rules.exceptions))
-	for i, e := range rules.exceptions {
-		list[i] = e.id.String() + " " + e.may.String()
+	for _, e := range rules.exceptions {
+		if err := writeFile(dir+"/"+each, e.id.String()+" "+e.may.String()); err != nil {
+			return err
+		}
 	}
-	return writeEach(dir+"/"+each, list)
+	return nil
 }
 
 // parseDevicesV1 reads devices.list.

@@ -396,26 +396,12 @@ func (g *group) explain(w write, err error) error {
 	case errors.Is(err, unix.EBUSY) && w.controller == "memory":
 		usage, _ := readUint(path.Join(dir, "memory.usage_in_bytes"))
 		return fmt.Errorf("%s: the group uses %d bytes: %w: %w", what, usage, errdefs.ErrInvalidArgument, err)
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOSPC):
+	case errors.Is(err, unix.EINVAL): // it and its class are the same words
+		return fmt.Errorf("%s: %w", what, errdefs.ErrInvalidArgument)
+	case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOSPC):
 		return fmt.Errorf("%s: %w: %w", what, errdefs.ErrInvalidArgument, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
-}
-
-func (g *group) JoinPaths() []string {
-	if g.pure {
-		return nil
-	}
-	var out []string
-	for _, p := range g.all() {
-		switch {
-		case !p.v2:
-			out = append(out, p.dir+"/tasks")
-		case exists(p.dir):
-			out = append(out, p.dir+"/cgroup.procs")
-		}
-	}
-	return out
 }
 
 func (g *group) JoinFiles() ([]*os.File, error) {

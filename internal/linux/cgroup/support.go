@@ -2,6 +2,8 @@ package cgroup
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,8 +82,7 @@ func (s *Support) lookV1(h *hierarchy) {
 			s.Pids = true
 		case "blkio":
 			s.BlkIOThrottle = has("blkio.throttle.read_bps_device")
-			// The root group has no weight: its scheduler's counters tell.
-			s.BlkIOWeight = has("blkio.weight") || has("blkio.bfq.weight") || has("blkio.bfq.io_serviced")
+			s.BlkIOWeight = BlkIOWeight(h.mount)
 		case "hugetlb":
 			s.Hugetlb = true
 		case "devices":
@@ -90,6 +91,28 @@ func (s *Support) lookV1(h *hierarchy) {
 			s.Freezer = true
 		}
 	}
+}
+
+// BlkIOWeight reports whether groups of a v1 blkio hierarchy have a weight, of BFQ or
+// CFQ. The root group has none, so it is looked for in any other group, or in one
+// that is made for it.
+func BlkIOWeight(mount string) bool {
+	weighs := func(dir string) bool { return exists(dir+"/blkio.weight") || exists(dir+"/blkio.bfq.weight") }
+	entries, err := os.ReadDir(mount)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			return weighs(filepath.Join(mount, e.Name()))
+		}
+	}
+	dir, err := os.MkdirTemp(mount, "orlop-probe-")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = os.Remove(dir) }() // empty: nothing but the kernel can hold it
+	return weighs(dir)
 }
 
 func (s *Support) lookV2(mount string, controllers []string) {

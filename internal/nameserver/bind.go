@@ -1,6 +1,7 @@
 package nameserver
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -17,15 +18,33 @@ import (
 // backlog of a relay's listening socket; the kernel caps it at somaxconn.
 const backlog = 4096
 
-// portKey identifies a published port. It is a number and no string, because
-// a thousand ports are looked up thousands of times in one change.
-type portKey struct {
-	proto uint8
-	addr  netip.AddrPort
+// portKey identifies a published port. It is numbers without a gap and no
+// string, because a thousand ports are looked up thousands of times in one
+// change: port, protocol, whether the address is of IPv4, and its zone stand in
+// the last one.
+type portKey struct{ high, low, rest uint64 }
+
+func keyOf(p table.Port) portKey { return key(protocols[p.Proto], p.HostIP, p.HostPort) }
+
+func key(proto uint8, addr netip.Addr, port uint16) portKey {
+	raw := addr.As16()
+	k := portKey{
+		high: binary.BigEndian.Uint64(raw[:8]), low: binary.BigEndian.Uint64(raw[8:]),
+		rest: uint64(port) | uint64(proto)<<16 | zone(addr)<<32,
+	}
+	if addr.Is4() {
+		k.rest |= 1 << 24
+	}
+	return k
 }
 
-func keyOf(p table.Port) portKey {
-	return portKey{protocols[p.Proto], netip.AddrPortFrom(p.HostIP, p.HostPort)}
+// zone of a link-local address is the interface's number; 0 is none.
+func zone(a netip.Addr) uint64 {
+	if a.Zone() == "" {
+		return 0
+	}
+	n, _ := strconv.ParseUint(a.Zone(), 10, 32)
+	return n
 }
 
 // protocols by the name that the table has for them.
@@ -43,29 +62,28 @@ type reservation struct {
 // 0.0.0.0 and [::] share one: a published port is usually on both, and a socket
 // costs as much as everything else that is done for it.
 func reservations(owner string, ports []table.Port) []reservation {
-	type number struct {
-		proto string
-		port  uint16
-	}
-	shared := map[number]int{}
-	for i, p := range ports {
-		if p.Relay && p.Proto != "sctp" && p.HostIP == netip.IPv6Unspecified() {
-			shared[number{p.Proto, p.HostPort}] = i
+	number := func(p *table.Port) uint32 { return uint32(protocols[p.Proto])<<16 | uint32(p.HostPort) }
+	shared := make(map[uint32]int, len(ports)/2)
+	for i := range ports {
+		if p := &ports[i]; p.Relay && p.Proto != "sctp" && p.HostIP == netip.IPv6Unspecified() {
+			shared[number(p)] = i
 		}
 	}
-	fours := make([]*table.Port, len(ports))
-	var out []reservation
+	fours, with := make([]*table.Port, len(ports)), make([]bool, len(ports))
 	for i := range ports {
 		p := &ports[i]
-		if six, ok := shared[number{p.Proto, p.HostPort}]; ok && !p.Relay && p.HostIP == netip.IPv4Unspecified() {
-			fours[six] = p
-		}
-	}
-	for i, p := range ports {
-		if six, ok := shared[number{p.Proto, p.HostPort}]; ok && fours[six] == &ports[i] {
+		if p.Relay || p.HostIP != netip.IPv4Unspecified() {
 			continue
 		}
-		out = append(out, reservation{owner: owner, port: p, four: fours[i]})
+		if six, ok := shared[number(p)]; ok && fours[six] == nil {
+			fours[six], with[i] = p, true
+		}
+	}
+	out := make([]reservation, 0, len(ports))
+	for i := range ports {
+		if !with[i] {
+			out = append(out, reservation{owner: owner, port: ports[i], four: fours[i]})
+		}
 	}
 	return out
 }
@@ -210,7 +228,10 @@ func bindSocket(p table.Port, reuse, dual bool) (int, error) {
 		if dual {
 			only = 0
 		}
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+		// Asking is five times cheaper than setting, which takes the socket's lock.
+		if is, ask := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); ask != nil || is != only {
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+		}
 	}
 	if err == nil && reuse {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
@@ -229,11 +250,11 @@ func bindSocket(p table.Port, reuse, dual bool) (int, error) {
 // meantime, so this does not fail but for want of memory; it may be repeated.
 func (p *port) listen() error {
 	switch {
-	case p.key.proto == unix.IPPROTO_TCP:
+	case p.number == unix.IPPROTO_TCP:
 		// Connections that are carried are told to share the port, or they, and
 		// what they leave in TIME_WAIT, would keep the next relay out.
 		return errors.Join(unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Listen(p.fd, backlog))
-	case p.key.addr.Addr().Is6():
+	case p.addr.Addr().Is6():
 		return unix.SetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	}
 	return unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
@@ -256,9 +277,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	// The zone of a link-local address is kept as the interface's number.
-	zone, _ := strconv.ParseUint(a.Addr().Zone(), 10, 32)
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: uint32(zone)}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: uint32(zone(a.Addr()))}
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {

@@ -236,16 +236,17 @@ func (p *port) serves(tp table.Port) bool {
 // The relays that it returns are to be opened.
 func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*port {
 	type line struct {
+		key   portKey
 		owner string
-		port  table.Port
+		port  *table.Port
 	}
-	keep := make(map[portKey]line, 2*len(bound))
+	lines := make([]line, 0, 2*len(bound))
 	for id, rec := range wanted {
 		if rec == nil {
 			continue
 		}
-		for _, tp := range rec.Ports {
-			keep[keyOf(tp)] = line{id, tp}
+		for i := range rec.Ports {
+			lines = append(lines, line{keyOf(rec.Ports[i]), id, &rec.Ports[i]})
 		}
 	}
 	var closing []*port
@@ -262,8 +263,15 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*p
 			s.ports[key] = p
 		}
 	}
+	var keep map[portKey]line // wanted; a new sandbox has nothing that could be
 	for id := range wanted {
-		for key := range s.owned[id] {
+		if len(s.owned[id]) > 0 && keep == nil {
+			keep = make(map[portKey]line, len(lines))
+			for _, l := range lines {
+				keep[l.key] = l
+			}
+		}
+		for _, key := range s.owned[id] {
 			p := s.ports[key]
 			if p == nil || p.key != key || slices.Contains(bound, p) {
 				continue // the other half of a shared socket decides for both
@@ -282,7 +290,7 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*p
 				delete(s.ports, k)
 			}
 			for _, k := range kept {
-				halves = append(halves, reservation{owner: keep[k].owner, port: keep[k].port})
+				halves = append(halves, reservation{owner: keep[k].owner, port: *keep[k].port})
 			}
 		}
 		delete(s.owned, id)
@@ -303,16 +311,16 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*p
 	}
 	var turned []*port
 	s.mu.Lock()
-	for key, l := range keep {
-		p := s.ports[key]
+	for _, l := range lines {
+		p := s.ports[l.key]
 		if p == nil {
 			continue
 		}
 		p.owner = l.owner
-		if p.key == key && p.setTarget(l.port.Target) && p.relay {
+		if p.key == l.key && p.setTarget(l.port.Target) && p.relay {
 			turned = append(turned, p)
 		}
-		s.own(l.owner, key, len(keep)/len(wanted))
+		s.owned[l.owner] = append(s.owned[l.owner], l.key)
 	}
 	s.mu.Unlock()
 	for _, p := range turned {
@@ -324,7 +332,7 @@ func (s *Server) swapPorts(wanted map[string]*table.Sandbox, bound []*port) []*p
 func (s *Server) openAll(ports []*port) {
 	for _, p := range ports {
 		if err := s.open(p); err != nil {
-			s.log.Error("relay published port", "port", p.key.addr, "error", err)
+			s.log.Error("relay published port", "port", p.addr, "error", err)
 		}
 	}
 }
@@ -333,12 +341,4 @@ func (s *Server) openAll(ports []*port) {
 func (s *Server) settle() {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
-}
-
-// own enters a port under its sandbox; s.mu is held.
-func (s *Server) own(id string, key portKey, sizeHint int) {
-	if s.owned[id] == nil {
-		s.owned[id] = make(map[portKey]bool, sizeHint)
-	}
-	s.owned[id][key] = true
 }

@@ -33,9 +33,11 @@ const (
 // port is a socket that holds a published port. Guarded by Server.mu but for
 // the sessions, which only the reactor touches.
 type port struct {
-	// These five never change. A dual port is [::] and has
+	// These never change. A dual port is [::] and has
 	// 0.0.0.0 too: what the kernel does not translate there is relayed.
 	key         portKey
+	number      uint8 // of the protocol
+	addr        netip.AddrPort
 	relay, dual bool
 	fd          int
 	proto       string
@@ -65,13 +67,13 @@ func (p *port) getTarget() netip.AddrPort {
 }
 
 func newPort(tp table.Port, owner string, fd int) *port {
-	return &port{key: keyOf(tp), proto: tp.Proto, relay: tp.Relay, fd: fd, owner: owner, target: tp.Target}
+	return &port{key: keyOf(tp), number: protocols[tp.Proto], addr: netip.AddrPortFrom(tp.HostIP, tp.HostPort), proto: tp.Proto, relay: tp.Relay, fd: fd, owner: owner, target: tp.Target}
 }
 
 // keys of the ports that the socket holds.
 func (p *port) keys() []portKey {
 	if p.dual {
-		return []portKey{p.key, {p.key.proto, netip.AddrPortFrom(netip.IPv4Unspecified(), p.key.addr.Port())}}
+		return []portKey{p.key, key(p.number, netip.IPv4Unspecified(), p.addr.Port())}
 	}
 	return []portKey{p.key}
 }
@@ -79,20 +81,20 @@ func (p *port) keys() []portKey {
 // record is the table's form of the port.
 func (p *port) record() table.Port {
 	return table.Port{
-		Proto: p.proto, HostIP: p.key.addr.Addr(), HostPort: p.key.addr.Port(), Target: p.getTarget(), Relay: p.relay,
+		Proto: p.proto, HostIP: p.addr.Addr(), HostPort: p.addr.Port(), Target: p.getTarget(), Relay: p.relay,
 	}
 }
 
 // open starts to serve a port whose socket is bound. There is no relay for
 // SCTP: it is reserved only.
 func (s *Server) open(p *port) error {
-	if !p.relay || p.key.proto == unix.IPPROTO_SCTP {
+	if !p.relay || p.number == unix.IPPROTO_SCTP {
 		return nil
 	}
 	if err := p.listen(); err != nil {
 		return err
 	}
-	if p.key.proto == unix.IPPROTO_TCP {
+	if p.number == unix.IPPROTO_TCP {
 		return s.reactor.add(p.fd, func() { s.accept(p) })
 	}
 	if p.sessions == nil {
@@ -128,7 +130,7 @@ func (s *Server) accept(p *port) {
 		fd, _, err := unix.Accept4(p.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		if err != nil {
 			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EBADF) {
-				s.log.Warn("accept connection of a published port", "port", p.key.addr, "error", err)
+				s.log.Warn("accept connection of a published port", "port", p.addr, "error", err)
 			}
 			return
 		}
@@ -228,7 +230,7 @@ func (s *Server) fromClients(p *port) {
 			}
 			return
 		}
-		key := sessionKey{client: addrPort(from), local: netip.AddrPortFrom(localAddr(oob[:oobn]), p.key.addr.Port())}
+		key := sessionKey{client: addrPort(from), local: netip.AddrPortFrom(localAddr(oob[:oobn]), p.addr.Port())}
 		ses := p.sessions[key]
 		if ses == nil {
 			if ses, err = s.newSession(p, key); err != nil {
@@ -361,7 +363,7 @@ func (s *Server) sweepSessions(ctx context.Context) error {
 		s.mu.Lock()
 		var ports []*port
 		for _, p := range s.ports {
-			if p.key.proto == unix.IPPROTO_UDP && p.relay {
+			if p.number == unix.IPPROTO_UDP && p.relay {
 				ports = append(ports, p)
 			}
 		}

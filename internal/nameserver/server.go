@@ -60,7 +60,7 @@ type Server struct {
 	mu        sync.Mutex
 	sandboxes map[string]*sandbox
 	ports     map[portKey]*port
-	owned     map[string]map[portKey]bool // keys of ports, by sandbox
+	owned     map[string][]portKey // by sandbox
 	names     *names
 
 	sessionsMu sync.Mutex
@@ -104,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, dir: table.Dir(cfg.Table), reactor: r, cache: newCache(cfg.Now),
-		sandboxes: map[string]*sandbox{}, ports: map[portKey]*port{}, owned: map[string]map[portKey]bool{}, names: newNames(),
+		sandboxes: map[string]*sandbox{}, ports: map[portKey]*port{}, owned: map[string][]portKey{}, names: newNames(),
 		datagram: make([]byte, maxDatagram), sweep: make(chan struct{}, 1), accepting: make(chan struct{}, 1),
 		batch: newBatch(), asked: map[string][]func([]byte){},
 	}, nil
@@ -272,7 +272,7 @@ func (s *Server) release() {
 	defer s.applyMu.Unlock()
 	s.mu.Lock()
 	sandboxes, ports := s.sandboxes, s.ports
-	s.sandboxes, s.ports, s.owned = map[string]*sandbox{}, map[portKey]*port{}, map[string]map[portKey]bool{}
+	s.sandboxes, s.ports, s.owned = map[string]*sandbox{}, map[portKey]*port{}, map[string][]portKey{}
 	s.mu.Unlock()
 	for _, sb := range sandboxes {
 		s.stopServing(sb)

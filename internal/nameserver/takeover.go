@@ -311,7 +311,7 @@ func (s *Server) inherit(g inherited) error {
 		s.mu.Lock()
 		for _, k := range p.keys() {
 			s.ports[k] = p
-			s.own(p.owner, k, 0)
+			s.owned[p.owner] = append(s.owned[p.owner], k)
 		}
 		s.mu.Unlock()
 		if err := s.open(p); err != nil {

@@ -42,7 +42,12 @@ func WantedPorts(exposed networktypes.PortSet, bindings networktypes.PortMap, pu
 	slices.SortFunc(ports, func(a, b networktypes.Port) int {
 		return cmp.Or(cmp.Compare(a.Num(), b.Num()), cmp.Compare(a.Proto(), b.Proto()))
 	})
-	var wanted []WantedPort
+	wanted := slices.Grow([]WantedPort(nil), len(ports))
+	// Who names no address: lines share it, and are told to grow by copying.
+	everywhere := []netip.Addr{hostIP.Unmap()}
+	if hostIP == netip.IPv4Unspecified() && host6 {
+		everywhere = append(everywhere, netip.IPv6Unspecified())
+	}
 	for _, p := range ports {
 		switch p.Proto() {
 		case networktypes.TCP, networktypes.UDP, networktypes.SCTP:
@@ -53,6 +58,7 @@ func WantedPorts(exposed networktypes.PortSet, bindings networktypes.PortMap, pu
 		if len(list) == 0 && publishAll {
 			list = []networktypes.PortBinding{{}}
 		}
+		first := len(wanted)
 		for _, b := range list {
 			w := WantedPort{Proto: string(p.Proto()), ContainerPort: p.Num()}
 			if b.HostPort != "" {
@@ -62,44 +68,30 @@ func WantedPorts(exposed networktypes.PortSet, bindings networktypes.PortMap, pu
 				}
 				w.First, w.Last = r.Start(), r.End()
 			}
-			ip := b.HostIP
-			switch {
-			case ip.IsValid():
+			if ip := b.HostIP; ip.IsValid() {
 				w.HostIPs = []netip.Addr{ip.Unmap().WithZone("")}
-			case hostIP == netip.IPv4Unspecified() && host6:
-				w.HostIPs = []netip.Addr{hostIP, netip.IPv6Unspecified()}
-			default:
-				w.HostIPs = []netip.Addr{hostIP.Unmap()}
+			} else {
+				w.HostIPs = slices.Clip(everywhere)
 			}
-			wanted = append(wanted, w)
+			wanted = mergeWanted(wanted, first, w)
 		}
 	}
-	return mergeWanted(wanted), nil
+	return wanted, nil
 }
 
-// mergeWanted joins lines that differ only in the host address: Docker gives
-// them the same host port, so a client may use any of the addresses.
-func mergeWanted(in []WantedPort) []WantedPort {
-	type line struct {
-		proto             string
-		port, first, last uint16
-	}
-	var out []WantedPort
-	seen := map[line][]int{} // a port asked for twice with one address stays two lines
-	for _, w := range in {
-		key := line{w.Proto, w.ContainerPort, w.First, w.Last}
-		at := slices.IndexFunc(seen[key], func(i int) bool {
-			return !slices.ContainsFunc(w.HostIPs, func(ip netip.Addr) bool { return slices.Contains(out[i].HostIPs, ip) })
-		})
-		if at < 0 {
-			seen[key] = append(seen[key], len(out))
-			out = append(out, w)
-			continue
+// mergeWanted adds a line to those of its port, which begin at first, or to one
+// of them that differs only in the host address: Docker gives them the same host
+// port, so a client may use any of the addresses. A port asked for twice with
+// one address stays two lines.
+func mergeWanted(all []WantedPort, first int, w WantedPort) []WantedPort {
+	for i := first; i < len(all); i++ {
+		o := &all[i]
+		if o.First == w.First && o.Last == w.Last && !slices.ContainsFunc(w.HostIPs, func(ip netip.Addr) bool { return slices.Contains(o.HostIPs, ip) }) {
+			o.HostIPs = append(o.HostIPs, w.HostIPs...)
+			return all
 		}
-		o := &out[seen[key][at]]
-		o.HostIPs = append(o.HostIPs, w.HostIPs...)
 	}
-	return out
+	return append(all, w)
 }
 
 // PortTaken is the error of a host port that another container of this engine
@@ -124,7 +116,7 @@ var ErrAllPortsAllocated = errdefs.ErrInternal.WithMessage("all ports are alloca
 type PortTable struct {
 	first, last uint16
 	excluded    map[uint16]bool
-	used        map[portKey]map[netip.Addr]bool
+	used        map[portKey][]netip.Addr
 	// next remembers where the search for a free port of a range goes on, so
 	// that a port just given back is the last one to be used again.
 	next map[rangeKey]uint16
@@ -145,7 +137,7 @@ type rangeKey struct {
 // kernel's ip_local_port_range, or 49153–65535 when that cannot be read. The
 // kernel's ip_local_reserved_ports are left out.
 func NewPortTable(first, last uint16, excluded ...uint16) *PortTable {
-	t := &PortTable{first: first, last: last, excluded: map[uint16]bool{}, used: map[portKey]map[netip.Addr]bool{}, next: map[rangeKey]uint16{}}
+	t := &PortTable{first: first, last: last, excluded: map[uint16]bool{}, used: map[portKey][]netip.Addr{}, next: map[rangeKey]uint16{}}
 	for _, p := range excluded {
 		t.excluded[p] = true
 	}
@@ -156,7 +148,7 @@ func NewPortTable(first, last uint16, excluded ...uint16) *PortTable {
 // from) an unspecified address everything of its family.
 func (t *PortTable) conflict(proto string, port uint16, ip netip.Addr) (netip.Addr, bool) {
 	var at netip.Addr
-	for other := range t.used[portKey{proto, port}] {
+	for _, other := range t.used[portKey{proto, port}] {
 		if other == ip || other.Is4() == ip.Is4() && (other.IsUnspecified() || ip.IsUnspecified()) {
 			if !at.IsValid() || other.Less(at) {
 				at = other
@@ -211,21 +203,24 @@ func (t *PortTable) Take(w WantedPort, skip map[uint16]bool) (uint16, error) {
 // Add marks a port as taken without asking: for sandboxes that are taken over.
 func (t *PortTable) Add(proto string, port uint16, ips ...netip.Addr) {
 	key := portKey{proto, port}
-	if t.used[key] == nil {
-		t.used[key] = map[netip.Addr]bool{}
-	}
+	have := t.used[key]
 	for _, ip := range ips {
-		t.used[key][ip] = true
+		if !slices.Contains(have, ip) {
+			have = append(have, ip)
+		}
+	}
+	if len(have) > 0 {
+		t.used[key] = have
 	}
 }
 
 // Release makes a port free again; it may be repeated.
 func (t *PortTable) Release(proto string, port uint16, ips ...netip.Addr) {
 	key := portKey{proto, port}
-	for _, ip := range ips {
-		delete(t.used[key], ip)
-	}
-	if len(t.used[key]) == 0 {
+	have := slices.DeleteFunc(t.used[key], func(ip netip.Addr) bool { return slices.Contains(ips, ip) })
+	if len(have) > 0 {
+		t.used[key] = have
+	} else {
 		delete(t.used, key)
 	}
 }

@@ -665,10 +665,17 @@ func fixedPort(wanted []network.WantedPort, b network.Binding) bool {
 func (s *Service) takePorts(wanted []network.WantedPort, to lead, skip map[uint16]bool) (bindings []network.Binding, err error) {
 	s.portsMu.Lock()
 	defer s.portsMu.Unlock()
+	n := 0
+	for _, w := range wanted {
+		n += len(w.HostIPs)
+	}
+	bindings = make([]network.Binding, 0, n)
+	var ips []netip.Addr
+	var obeys []bool
 	for _, w := range wanted {
 		one := w
-		one.HostIPs = nil
-		obeys := make([]bool, len(w.HostIPs))
+		one.HostIPs = ips[:0]
+		obeys = append(obeys[:0], make([]bool, len(w.HostIPs))...)
 		for i, ip := range w.HostIPs {
 			_, _, reserved := to.target(ip)
 			if obeys[i], err = network.DecideInput(w, to.input(ip), s.cfg.PublishInput, reserved); err != nil {
@@ -678,6 +685,7 @@ func (s *Service) takePorts(wanted []network.WantedPort, to lead, skip map[uint1
 				one.HostIPs = append(one.HostIPs, ip)
 			}
 		}
+		ips = one.HostIPs
 		port := uint16(0)
 		if err == nil && len(one.HostIPs) > 0 {
 			port, err = s.ports.Take(one, skip)

@@ -2,11 +2,14 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +33,8 @@ func (c *Conn) Watch(ctx context.Context, table string, ready func(), changed fu
 			_ = s.Close()
 		}
 	}()
-	if err := errors.Join(force(s, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, watchBuffer), s.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
+	err = errors.Join(force(s, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, watchBuffer), s.SetBPF(withoutThoseOf(c.ports())), s.JoinGroup(unix.NFNLGRP_NFTABLES))
+	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
 	ready()
@@ -58,6 +62,20 @@ func (c *Conn) Watch(ctx context.Context, table string, ready func(), changed fu
 		}
 	}
 	return nil
+}
+
+// withoutThoseOf has the kernel keep notifications of what these sockets did to
+// itself: a thousand published ports are a thousand messages, and all of a
+// transaction are of one socket. Those of sockets that the connection gets later
+// are left out when they were read.
+func withoutThoseOf(ports []uint32) []bpf.RawInstruction {
+	const pidOffset = 12 // of nlmsg_pid in struct nlmsghdr, in the machine's order
+	filter := []bpf.RawInstruction{{Op: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: pidOffset}}
+	for _, port := range ports {
+		k := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port)) // as BPF loads it
+		filter = append(filter, bpf.RawInstruction{Op: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: k}, bpf.RawInstruction{Op: unix.BPF_RET | unix.BPF_K, K: 0})
+	}
+	return append(filter, bpf.RawInstruction{Op: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32})
 }
 
 // concerns reports whether a notification may change what happens to packets

@@ -89,30 +89,25 @@ type Port struct {
 	Relay bool `json:"relay,omitempty"`
 }
 
-// Pack joins ports that follow each other into one.
+// Pack joins ports that follow each other into one. Runs may be interleaved, as
+// those of two protocols and two families are.
 func Pack(ports []Port) []Port {
+	const interleaved = 8
 	var out []Port
-	last := map[packKey]int{}
+next:
 	for _, p := range ports {
-		key := packKey{p.Proto, p.HostIP, p.Target.Addr(), p.Relay}
-		if i, ok := last[key]; ok {
+		for i := len(out) - 1; i >= max(0, len(out)-interleaved); i-- {
 			run := &out[i]
 			n := max(run.Count, 1)
-			if int(p.HostPort) == int(run.HostPort)+n && int(p.Target.Port()) == int(run.Target.Port())+n {
+			if int(p.HostPort) == int(run.HostPort)+n && int(p.Target.Port()) == int(run.Target.Port())+n &&
+				p.Proto == run.Proto && p.HostIP == run.HostIP && p.Target.Addr() == run.Target.Addr() && p.Relay == run.Relay {
 				run.Count = n + 1
-				continue
+				continue next
 			}
 		}
-		last[key] = len(out)
 		out = append(out, p)
 	}
 	return out
-}
-
-type packKey struct {
-	proto        string
-	host, target netip.Addr
-	relay        bool
 }
 
 // Unpack is the reverse: every port by itself.

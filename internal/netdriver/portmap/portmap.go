@@ -7,10 +7,8 @@
 package portmap
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -52,40 +50,57 @@ func Maps(bindings []network.Binding) map[string]nft.Set {
 		Direct4: {Name: Direct4, Key: []nftables.SetDatatype{nft.TypeIPv4, nft.TypeProto, nft.TypeService}},
 		Direct6: {Name: Direct6, Key: []nftables.SetDatatype{nft.TypeIPv6, nft.TypeProto, nft.TypeService}},
 	}
+	elements := map[string]*[]nft.Element{}
+	for name := range sets {
+		elements[name] = new([]nft.Element)
+	}
+	seen := map[string]bool{}
+	any4 := elements[Any4]
+	*any4 = make([]nft.Element, 0, len(bindings)/2) // most are for both families, and the other one is carried
 	for _, b := range bindings {
 		if b.Direct {
 			name := Direct4
 			if b.ContainerIP.Is6() {
 				name = Direct6
 			}
-			s := sets[name]
+			list := elements[name]
 			key := nft.Concat(b.ContainerIP.AsSlice(), protocol(b), binary.BigEndian.AppendUint16(nil, b.ContainerPort))
-			if !slices.ContainsFunc(s.Elements, func(e nft.Element) bool { return bytes.Equal(e.Key, key) }) {
-				s.Elements = append(s.Elements, nft.Element{Key: key})
+			if direct := name + string(key); !seen[direct] { // published by several addresses
+				seen[direct] = true
+				*list = append(*list, nft.Element{Key: key})
 			}
-			sets[name] = s
 		}
 		if !b.Translated() {
 			continue // netd carries it
 		}
-		name := Any4
+		list := any4
 		switch {
 		case b.HostIP.Is4() && !b.HostIP.IsUnspecified():
-			name = Addr4
+			list = elements[Addr4]
 		case b.HostIP.Is6() && b.HostIP.IsUnspecified():
-			name = Any6
+			list = elements[Any6]
 		case b.HostIP.Is6():
-			name = Addr6
+			list = elements[Addr6]
 		}
-		s := sets[name]
-		s.Elements = append(s.Elements, element(b))
+		*list = append(*list, element(b))
+	}
+	for name, s := range sets {
+		s.Elements = *elements[name]
 		sets[name] = s
 	}
 	return sets
 }
 
 func protocol(b network.Binding) []byte {
-	return []byte{map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[b.Proto]}
+	switch b.Proto {
+	case "tcp":
+		return []byte{unix.IPPROTO_TCP}
+	case "udp":
+		return []byte{unix.IPPROTO_UDP}
+	case "sctp":
+		return []byte{unix.IPPROTO_SCTP}
+	}
+	return []byte{0}
 }
 
 func element(b network.Binding) nft.Element {

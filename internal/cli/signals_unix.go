@@ -12,3 +12,11 @@ import (
 func stays(sig os.Signal) bool {
 	return sig == unix.SIGCHLD || sig == unix.SIGPIPE || sig == unix.SIGURG
 }
+
+// usualSignals are those that people, shells and service managers send. SIGPIPE is among them although it stays here: it
+// must not end this process when whoever reads its output goes away.
+func usualSignals() []os.Signal {
+	return []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGTSTP, unix.SIGWINCH, unix.SIGPIPE,
+	}
+}

@@ -61,6 +61,8 @@ type Manager interface {
 	// JoinFiles opens the files a thread writes "0" to, to move itself (v1 and
 	// hybrid hosts); none on v2. The caller closes them.
 	JoinFiles() ([]*os.File, error)
+	// JoinPaths names the files of JoinFiles, for a process that opens them itself.
+	JoinPaths() []string
 	// DirFD opens the directory for CLONE_INTO_CGROUP (v2 alone); nil, nil
 	// where JoinFiles does it. The caller closes it.
 	DirFD() (*os.File, error)

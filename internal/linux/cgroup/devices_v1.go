@@ -118,12 +118,11 @@ func writeDevicesV1(dir string, rules deviceRules) error {
 			return err
 		}
 	}
-	for _, e := range rules.exceptions {
-		if err := writeFile(dir+"/"+each, e.id.String()+" "+e.may.String()); err != nil {
-			return err
-		}
+	list := make([]string, len(rules.exceptions))
+	for i, e := range rules.exceptions {
+		list[i] = e.id.String() + " " + e.may.String()
 	}
-	return nil
+	return writeEach(dir+"/"+each, list)
 }
 
 // parseDevicesV1 reads devices.list.

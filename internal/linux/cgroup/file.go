@@ -14,14 +14,24 @@ import (
 // calls: package os would stat each and offer it to the poller.
 
 // writeFile writes value in one call, as the kernel demands.
-func writeFile(path, value string) error {
+func writeFile(path, value string) error { return writeEach(path, []string{value}) }
+
+// writeEach writes values, each in one call, up to the first that fails.
+func writeEach(path string, values []string) error {
+	if len(values) == 0 {
+		return nil
+	}
 	fd, err := retryEINTR(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	_, err = retryEINTR(func() (int, error) { return unix.Write(fd, []byte(value)) })
-	return err
+	for _, v := range values {
+		if _, err := retryEINTR(func() (int, error) { return unix.Write(fd, []byte(v)) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func retryEINTR(f func() (int, error)) (int, error) {

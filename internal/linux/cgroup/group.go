@@ -404,6 +404,22 @@ func (g *group) explain(w write, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
+func (g *group) JoinPaths() []string {
+	if g.pure {
+		return nil
+	}
+	var out []string
+	for _, p := range g.all() {
+		switch {
+		case !p.v2:
+			out = append(out, p.dir+"/tasks")
+		case exists(p.dir):
+			out = append(out, p.dir+"/cgroup.procs")
+		}
+	}
+	return out
+}
+
 func (g *group) JoinFiles() ([]*os.File, error) {
 	if g.pure {
 		return nil, nil

@@ -197,6 +197,15 @@ func start(t testing.TB, m Manager, do string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
+	paths := m.JoinPaths()
+	if len(paths) != len(files) {
+		t.Fatalf("JoinPaths %q, JoinFiles %d", paths, len(files))
+	}
+	for i, f := range files {
+		if f.Name() != paths[i] {
+			t.Fatalf("JoinPaths %q, JoinFiles has %s", paths, f.Name())
+		}
+	}
 	c := &child{Cmd: exec.Command("/proc/self/exe", "-test.run=^$")}
 	c.Env = append(os.Environ(), "ORLOP_TEST_DO="+do, "ORLOP_TEST_JOIN="+strconv.Itoa(len(files)))
 	c.ExtraFiles = files

@@ -176,7 +176,7 @@ func (c *Calls) CloseFrom(first, keep uintptr) {
 	}
 }
 
-// image is the list as the runner reads it.
+// image is the list of steps as the runner reads it.
 func (c *Calls) image() ([]byte, error) {
 	if c.err != nil {
 		return nil, c.err
@@ -188,9 +188,9 @@ func (c *Calls) image() ([]byte, error) {
 	for i, s := range c.list {
 		at[s] = uint64(callBase + headerSize + i*stepSize + resultOffset)
 	}
-	b := make([]byte, callData+len(c.data))
+	b := make([]byte, len(c.list)*stepSize)
 	for i, s := range c.list {
-		w := b[headerSize+i*stepSize:]
+		w := b[i*stepSize:]
 		put := func(n int, v uint64) { binary.NativeEndian.PutUint64(w[8*n:], v) }
 		put(0, uint64(s.nr))
 		for j, a := range s.args {
@@ -204,7 +204,6 @@ func (c *Calls) image() ([]byte, error) {
 			put(9, at[s.arg0])
 		}
 	}
-	copy(b[callData:], c.data)
 	return b, nil
 }
 
@@ -221,39 +220,42 @@ type running struct {
 
 // place writes the list into memory that the runner maps.
 func (c *Calls) place() (*running, error) {
-	body, err := c.image()
-	if err != nil {
-		return nil, err
-	}
 	fd, err := unix.MemfdCreate("steps", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory for a child's steps: %w", err)
 	}
 	r := &running{Calls: c, mem: os.NewFile(uintptr(fd), "steps")}
-	if _, err := r.mem.WriteAt(body, 0); err != nil {
+	if err := r.write(); err != nil {
 		_ = r.mem.Close()
 		return nil, fmt.Errorf("memory for a child's steps: %w", err)
 	}
-	r.steps, r.bytes = len(c.list), len(c.data)
 	return r, nil
+}
+
+// write puts what is new into the memory: the data first, which steps point to.
+// What is between the two is never written, and zero.
+func (r *running) write() error {
+	steps, err := r.image()
+	if err != nil {
+		return err
+	}
+	if _, err := r.mem.WriteAt(r.data[r.bytes:], int64(callData+r.bytes)); err != nil {
+		return err
+	}
+	from := r.steps * stepSize
+	if _, err := r.mem.WriteAt(steps[from:], int64(headerSize+from)); err != nil {
+		return err
+	}
+	r.steps, r.bytes = len(r.list), len(r.data)
+	return nil
 }
 
 // Extend gives a child that waits in one of its steps those that were added to
 // its Calls after Start. Descriptors cannot be added any more.
 func (p *Process) Extend() error {
-	r := p.calls
-	body, err := r.image()
-	if err != nil {
-		return err
-	}
-	from, to := headerSize+r.steps*stepSize, headerSize+len(r.list)*stepSize
-	if _, err := r.mem.WriteAt(body[callData+r.bytes:], int64(callData+r.bytes)); err != nil {
+	if err := p.calls.write(); err != nil {
 		return fmt.Errorf("extend a child's steps: %w", err)
 	}
-	if _, err := r.mem.WriteAt(body[from:to], int64(from)); err != nil {
-		return fmt.Errorf("extend a child's steps: %w", err)
-	}
-	r.steps, r.bytes = len(r.list), len(r.data)
 	return nil
 }
 

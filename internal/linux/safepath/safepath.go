@@ -77,6 +77,9 @@ func (fd FD) MkdirAll(name string, mode uint32) (FD, error) {
 	if err == nil || !errors.Is(err, unix.ENOENT) {
 		return dir, err
 	}
+	if dir, err := fd.mkdirLast(name, mode); err == nil {
+		return dir, nil
+	}
 	rest := split(name)
 	done := "" // resolved part: exists, relative to root
 	for links := 0; len(rest) > 0; {
@@ -128,6 +131,25 @@ func (fd FD) MkdirAll(name string, mode uint32) (FD, error) {
 		done = at
 	}
 	return fd.Open(done, unix.O_PATH|unix.O_DIRECTORY, 0)
+}
+
+// mkdirLast is MkdirAll where only the last element is missing, which is the
+// usual case, and no link.
+func (fd FD) mkdirLast(name string, mode uint32) (FD, error) {
+	dir, base := path.Split(strings.TrimRight(name, "/"))
+	if base == "" || base == "." || base == ".." || strings.Contains(dir, "..") {
+		return None, unix.EINVAL
+	}
+	up, err := fd.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return None, err
+	}
+	err = unix.Mkdirat(int(up), base, mode)
+	_ = up.Close()
+	if err != nil {
+		return None, err
+	}
+	return fd.Open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 // Parent opens the directory that holds name, making it when missing, and

@@ -403,20 +403,15 @@ func (d *directCreation) join() {
 // descriptor, because they are not in its root any more.
 func (d *directCreation) addJoin() error {
 	d.joined = true
-	files, err := d.c.cgroup.JoinFiles()
-	if err != nil {
-		return fmt.Errorf("open cgroup: %w", err)
-	}
 	l := d.l
 	zero := l.Str("0")
-	for _, f := range files {
-		name, below := strings.CutPrefix(f.Name(), v1Groups+"/")
-		_ = f.Close()
+	for _, f := range d.c.cgroup.JoinPaths() {
+		name, below := strings.CutPrefix(f, v1Groups+"/")
 		if !below {
 			return initproc.ErrStage
 		}
-		open := l.Add("open "+f.Name(), unix.SYS_OPENAT, d.groupsFD, l.Str(name), unix.O_WRONLY|unix.O_CLOEXEC)
-		l.Add("join cgroup "+f.Name(), unix.SYS_WRITE, 0, zero, 1).Of(open)
+		open := l.Add("open "+f, unix.SYS_OPENAT, d.groupsFD, l.Str(name), unix.O_WRONLY|unix.O_CLOEXEC)
+		l.Add("join cgroup "+f, unix.SYS_WRITE, 0, zero, 1).Of(open)
 	}
 	// A folder of the host: no path of the configuration may lead through it.
 	l.Add("close cgroups", unix.SYS_CLOSE, d.groupsFD)

@@ -117,7 +117,8 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.quit()
 	defer func() { _ = s.reactor.close() }() // two descriptors that nothing is written to
 
-	pred, err := s.takeOver()
+	known := s.learnNames()
+	pred, err := s.takeOver(known)
 	if err != nil {
 		return fmt.Errorf("take over from the running netd: %w", err)
 	}
@@ -132,7 +133,6 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.writePid(); err != nil {
 		return err
 	}
-	s.learnNames()
 	g, gctx := errgroup.WithContext(ctx)
 	// Sockets that were taken over are read from now on: what else is to be
 	// done for hundreds of sandboxes takes longer than their queues are long.
@@ -183,21 +183,25 @@ func (s *Server) listen() error {
 	return nil
 }
 
-// learnNames enters the names of the whole table before anybody is answered:
-// who asks for one that is known only later would be sent to another server.
-// What cannot be read is reported by loadTable.
-func (s *Server) learnNames() {
+// learnNames enters the names of the whole table and returns what it has read.
+// It comes before anything else: who asks for a name that is known only later
+// would be sent to another server, and while sockets are handed over nobody
+// reads from them. What cannot be read, or changes meanwhile, is loadTable's.
+func (s *Server) learnNames() map[string]table.Sandbox {
+	known := map[string]table.Sandbox{}
 	ids, err := s.dir.List()
 	if err != nil {
-		return
+		return known
 	}
 	for _, id := range ids {
 		if rec, err := s.dir.Read(id); err == nil {
+			known[id] = rec
 			s.mu.Lock()
 			s.names.set(rec)
 			s.mu.Unlock()
 		}
 	}
+	return known
 }
 
 // startAtOnce is how many sandboxes get their servers at the same time when
@@ -256,6 +260,11 @@ func (s *Server) loadTable() {
 	for id := range s.owned {
 		if !known[id] && s.sandboxes[id] == nil {
 			gone = append(gone, id)
+		}
+	}
+	for id := range s.names.records {
+		if !known[id] {
+			s.names.remove(id)
 		}
 	}
 	s.mu.Unlock()

@@ -104,9 +104,10 @@ func (s *Server) sendSockets(c *table.Conn) error {
 	return nil
 }
 
-// takeOver gets the sockets of the netd that runs, if one does. The connection
-// is returned: the predecessor waits on it to hear that we are ready.
-func (s *Server) takeOver() (*table.Conn, error) {
+// takeOver gets the sockets of the netd that runs, if one does, for the
+// sandboxes that are known. The connection is returned: the predecessor waits on
+// it to hear that we are ready.
+func (s *Server) takeOver(known map[string]table.Sandbox) (*table.Conn, error) {
 	c, err := table.Dial(s.cfg.Socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil, nil
@@ -124,7 +125,7 @@ func (s *Server) takeOver() (*table.Conn, error) {
 		}
 		return nil, nil
 	}
-	if err := s.inherit(got); err != nil {
+	if err := s.inherit(got, known); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -292,7 +293,7 @@ func (g *inherited) add(item table.Item, fd int) {
 
 // inherit serves on the sockets of a predecessor; the table, read afterwards,
 // adds what is new and removes what is gone.
-func (s *Server) inherit(g inherited) error {
+func (s *Server) inherit(g inherited, known map[string]table.Sandbox) error {
 	f := os.NewFile(uintptr(g.control), "control")
 	l, err := net.FileListener(f)
 	f.Close()
@@ -333,8 +334,13 @@ func (s *Server) inherit(g inherited) error {
 		s.sessionsMu.Unlock()
 	}
 	for id, fds := range g.servers {
-		rec, err := s.dir.Read(id)
-		if err != nil || len(valid(fds[:]...)) != 3 {
+		rec, ok := known[id]
+		if !ok { // it is younger than what was read
+			var err error
+			rec, err = s.dir.Read(id)
+			ok = err == nil
+		}
+		if !ok || len(valid(fds[:]...)) != 3 {
 			closeAll(valid(fds[:]...))
 			continue // the table, or a new server, decides
 		}

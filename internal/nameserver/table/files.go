@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,12 +19,16 @@ const suffix = ".json"
 
 func (d Dir) file(id string) string { return filepath.Join(string(d), id+suffix) }
 
-// Write replaces a sandbox's file.
+// Write replaces a sandbox's file; one that says the same already is left as it
+// is: a daemon that comes back writes all of them.
 func (d Dir) Write(s Sandbox) error {
 	s.Schema, s.Ports = Schema, Pack(s.Ports)
 	data, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("write table of sandbox %s: %w", s.ID, err)
+	}
+	if before, err := os.ReadFile(d.file(s.ID)); err == nil && bytes.Equal(before, data) {
+		return nil
 	}
 	tmp := filepath.Join(string(d), "."+s.ID+".tmp")
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {

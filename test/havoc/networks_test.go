@@ -25,6 +25,7 @@ import (
 	"github.com/miekg/dns"
 	networktypes "github.com/moby/moby/api/types/network"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/linux/netns"
 	"github.com/orlop/orlop/internal/testkit"
@@ -56,6 +57,9 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 	e := testkit.NewEngine(t)
 	e.Load("busybox")
 	e.Run("run", "--rm", "busybox", "true") // what is made once is made
+	// What is ready for the next container waits half a minute, or goes with the daemon.
+	e.Kill()
+	e.Start()
 	var before Census
 	testkit.Eventually(t, func() (err error) {
 		if before, err = Take(e); err == nil && before["links"] > 3 {
@@ -91,6 +95,8 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
+	e.Kill()
+	e.Start()
 	agree(t, e, host, boxes)
 	t.Logf("%d containers on %d networks stand", containers, nets)
 
@@ -140,6 +146,12 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 	t.Logf("%d containers, %d networks, %d daemon kills, %d rounds, %d connects and disconnects; until the daemon was back: median %s, longest %s",
 		containers, nets, kills, rounds, done.Load(), back[len(back)/2].Round(time.Millisecond), back[len(back)-1].Round(time.Millisecond))
 
+	// One that serves nothing any more has to serve all of them.
+	began := time.Now()
+	killNetd(t, e)
+	agree(t, e, host, boxes)
+	t.Logf("names were answered %s after netd was killed", time.Since(began).Round(time.Millisecond))
+
 	for i := range boxes {
 		start.Go(func() error {
 			_, err := call(e, http.MethodDelete, "/containers/"+boxes[i].name+"?force=1", nil)
@@ -175,6 +187,29 @@ func TestNetworksSurviveConnectDisconnectAndDaemonKills(t *testing.T) {
 type box struct {
 	name string
 	ns   *netns.NS
+}
+
+// killNetd ends netd as a crash would and returns when it is dead.
+func killNetd(t *testing.T, e *testkit.Engine) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(e.Dir, "run/netd/netd.sock.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, _, _ := strings.Cut(string(data), " ")
+	fd, err := unix.PidfdOpen(e.OuterPid(pid), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // networksOf lists the networks that a container is on, none when that cannot be

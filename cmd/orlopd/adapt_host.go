@@ -263,6 +263,20 @@ func (h *host) Devices(dir string) ([]specs.LinuxDevice, error) {
 	return out, err
 }
 
+// Weighs implements containers.Host: of the schedulers only BFQ has weights.
+func (h *host) Weighs(path string) bool {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return true
+	}
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	list, err := os.ReadFile(dir + "/queue/scheduler")
+	if errors.Is(err, os.ErrNotExist) { // of a partition, its disk
+		list, err = os.ReadFile(dir + "/../queue/scheduler")
+	}
+	return err != nil || strings.Contains(string(list), "[bfq]")
+}
+
 func (h *host) MountOf(path string) (mountpoint, propagation string, err error) {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {

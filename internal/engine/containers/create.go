@@ -65,6 +65,11 @@ func (s *Service) Create(ctx context.Context, opts CreateOptions) (containertype
 	if err != nil {
 		return resp, err
 	}
+	for _, d := range host.BlkioWeightDevice {
+		if !s.cfg.Host.Weighs(d.Path) {
+			resp.Warnings = append(resp.Warnings, fmt.Sprintf("The I/O scheduler of %s is not bfq. Its weight has no effect.", d.Path))
+		}
+	}
 	name := ""
 	if opts.Name != "" {
 		if name, err = container.ParseName(opts.Name); err != nil {

@@ -262,6 +262,9 @@ type Host interface {
 	// Devices lists the device nodes below a folder; with every node of /dev
 	// for a privileged container (pts, shm, mqueue, fd, console left out).
 	Devices(dir string) ([]specs.LinuxDevice, error)
+	// Weighs reports whether the I/O scheduler of a block device takes weights; also
+	// of one that is not there, which the start refuses.
+	Weighs(path string) bool
 	// MountOf finds the mount that path is on and its propagation: "shared",
 	// "slave" or "private".
 	MountOf(path string) (mountpoint, propagation string, err error)

@@ -486,6 +486,9 @@ func (h Host) Devices(dir string) ([]specs.LinuxDevice, error) {
 	return []specs.LinuxDevice{d}, err
 }
 
+// Weighs implements containers.Host.
+func (Host) Weighs(string) bool { return true }
+
 // MountOf implements containers.Host.
 func (Host) MountOf(string) (string, string, error) { return "/", "shared", nil }
 

@@ -226,7 +226,7 @@ func (c *client) give(stream byte, data []byte) {
 // cutOff ends the output to a client that has not taken what waits for it
 // already: it gets that, and the reason. mu is held; the queue is not empty.
 func (c *client) cutOff() {
-	stream := byte(logfile.Stderr)
+	stream := logfile.Stderr
 	if c.t.tty || !c.wants[stream] {
 		stream = logfile.Stdout
 	}

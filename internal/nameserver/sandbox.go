@@ -284,36 +284,100 @@ const redirectTable = "orlop-resolver"
 // redirect has 127.0.0.11:53 lead to our sockets, in the namespace of the
 // calling thread. Of the table of an earlier netd only the rules are replaced:
 // the kernel would be waited for 15 ms if the whole table were removed, or if it
-// were tried first whether there is one.
+// were tried first whether there is one. The table of an earlier release, whose
+// chain was of another type, is removed.
 func redirect(udp, tcp uint16) error {
 	c, err := nft.Open()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return c.Transact(func(n *nftables.Conn) error { return setRedirect(n, udp, tcp) })
+	err = c.Transact(func(n *nftables.Conn) error { return setRedirect(n, udp, tcp) })
+	if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return c.Transact(func(n *nftables.Conn) error {
+		n.DelTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
+		return setRedirect(n, udp, tcp)
+	})
 }
 
+// setRedirect writes ports into packets, both ways, instead of translating
+// addresses: translation would bring connection tracking to everything else that
+// the container sends and receives. Where the container tracks connections
+// itself it sees those to and from port 53: answers are written before its hooks,
+// questions after them and after its filters.
 func setRedirect(n *nftables.Conn, udp, tcp uint16) error {
 	accept := nftables.ChainPolicyAccept
 	t := n.AddTable(&nftables.Table{Name: redirectTable, Family: nftables.TableFamilyIPv4})
-	ch := n.AddChain(&nftables.Chain{
-		Name: "output", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
-		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
-	})
-	n.FlushChain(ch)
-	for proto, port := range map[byte]uint16{unix.IPPROTO_UDP: udp, unix.IPPROTO_TCP: tcp} {
-		n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: resolver[:]},
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 53}},
-			&expr.Immediate{Register: 1, Data: resolver[:]},
-			&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, port)},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
-		}})
+	const source, destination = 0, 2 // of ports in the header of TCP and UDP
+	dns := []byte{0, 53}
+	for _, way := range []struct {
+		chain    string
+		priority nftables.ChainPriority
+		address  uint32 // where it stands in the IPv4 header
+		port     uint32
+		question bool
+	}{
+		{"output", *nftables.ChainPriorityRef(50), 16, destination, true},
+		{"answers", *nftables.ChainPriorityRaw, 12, source, false},
+	} {
+		ch := n.AddChain(&nftables.Chain{
+			Name: way.chain, Table: t, Type: nftables.ChainTypeFilter, Policy: &accept,
+			Hooknum: nftables.ChainHookOutput, Priority: &way.priority,
+		})
+		n.FlushChain(ch)
+		for _, p := range []struct {
+			number byte
+			port   uint16
+			sum    uint32 // where the checksum stands
+		}{{unix.IPPROTO_UDP, udp, 6}, {unix.IPPROTO_TCP, tcp, 16}} {
+			from, to := dns, binary.BigEndian.AppendUint16(nil, p.port)
+			if !way.question {
+				from, to = to, from
+			}
+			n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: []expr.Any{
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: way.address, Len: 4},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: resolver[:]},
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{p.number}},
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: way.port, Len: 2},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: from},
+				&expr.Immediate{Register: 1, Data: to},
+				&expr.Payload{
+					OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: way.port, Len: 2,
+					CsumType: expr.CsumTypeInet, CsumOffset: p.sum,
+				},
+			}})
+		}
+		if !way.question {
+			n.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: refusal(udp)})
+		}
 	}
 	return nil
+}
+
+// refusal has "port unreachable" about a question, which quotes it with the port
+// that was written into it, quote 53: who asked while no netd runs learns it at
+// once.
+func refusal(udp uint16) []expr.Any {
+	// In the ICMP header: its type, and the quoted IPv4 header of 20 bytes, then
+	// the port.
+	const kind, quote, port, sum = 0, 8, 8 + 20 + 2, 2
+	inner := func(offset, length uint32) expr.Any {
+		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: length}
+	}
+	is := func(data ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, is(resolver[:]...),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, is(unix.IPPROTO_ICMP),
+		inner(kind, 1), is(3), // destination unreachable
+		inner(quote, 1), is(0x45), inner(quote+9, 1), is(unix.IPPROTO_UDP), inner(quote+16, 4), is(resolver[:]...),
+		inner(port, 2), is(byte(udp>>8), byte(udp)),
+		&expr.Immediate{Register: 1, Data: []byte{0, 53}},
+		&expr.Payload{
+			OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: port, Len: 2,
+			CsumType: expr.CsumTypeInet, CsumOffset: sum,
+		},
+	}
 }

@@ -143,6 +143,57 @@ func process(t *testing.T, b *box) *os.Process {
 	return cmd.Process
 }
 
+func TestNamesAreFoundBehindAContainersOwnFirewall(t *testing.T) {
+	nettest.Need(t)
+	e := start(t, nil, func(c *networks.Config) {
+		c.Store.(*memory).recs["net1"] = userNetwork("net1", "mynet", "br-test", "10.77.0.0/24")
+	})
+	defer e.finish()
+	b, err := e.open(networks.SandboxRequest{ContainerID: newID(), Name: "alice", Mode: "mynet"})
+	must(t, err)
+	defer e.close(b)
+	found := func(t *testing.T) {
+		t.Helper()
+		for _, proto := range []string{"udp", "tcp"} {
+			eventually(t, "alice is found by "+proto, func() bool {
+				got, err := lookup(b, proto, "alice")
+				return err == nil && slices.Equal(got, []string{b.ip.String()})
+			})
+		}
+	}
+	found(t)
+	table := func(args ...string) string {
+		t.Helper()
+		var out []byte
+		must(t, b.ns.Do(func() (err error) {
+			out, err = exec.CommandContext(t.Context(), "nft", args...).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("nft %s: %w: %s", args, err, out)
+			}
+			return err
+		}))
+		return string(out)
+	}
+	if rules := table("list", "ruleset"); strings.Contains(rules, "type nat") || strings.Contains(rules, " ct ") {
+		t.Errorf("connections of the container are tracked for:\n%s", rules)
+	}
+	t.Run("it lets out questions and what belongs to them", func(t *testing.T) {
+		table("add table ip guard { chain out { type filter hook output priority 0 ; policy drop ; ct state established accept ; ip daddr 127.0.0.11 udp dport 53 accept ; ip daddr 127.0.0.11 tcp dport 53 accept ; } ; }")
+		table("add table ip guard { chain in { type filter hook input priority 0 ; policy drop ; iif lo accept ; } ; }")
+		found(t)
+		table("delete table ip guard")
+	})
+	t.Run("rules of an earlier release are replaced", func(t *testing.T) {
+		table("delete table ip orlop-resolver")
+		table("add table ip orlop-resolver { chain output { type nat hook output priority -100 ; ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:1 ; ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:1 ; } ; }")
+		must(t, syscall.Kill(hello(t, e).Pid, syscall.SIGKILL))
+		found(t)
+		if rules := table("list", "ruleset"); strings.Contains(rules, "type nat") {
+			t.Errorf("the rules are\n%s", rules)
+		}
+	})
+}
+
 func TestHostsLoopbackResolverIsAskedForContainers(t *testing.T) {
 	nettest.Need(t)
 	up := serveDNS(t)

@@ -84,6 +84,10 @@ bench-runtime: build test-tools ## times and CPU of orlop-runtime beside Debian'
 bench-net: build test-tools ## networks, names, published ports and throughput beside the same peers
 	@scripts/bench.sh net
 
+.PHONY: bench-restart
+bench-restart: build test-tools ## a daemon that is killed among 500 containers on 50 networks, beside docker.io
+	@scripts/bench.sh restart
+
 .PHONY: vm-test
 vm-test: build test-tools ## Debian's own kernel and systemd in qemu: pure cgroup v2, AppArmor
 	@scripts/vm-test.sh

@@ -153,7 +153,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 func facts() HostFacts {
 	return HostFacts{
 		CgroupVersion: 1, MemoryLimit: true, SwapLimit: true, MemoryReservation: true, MemorySwappiness: true, OomKillDisable: true,
-		CPUShares: true, CPUCfs: true, Cpuset: true, PidsLimit: true, BlkioWeight: true, BlkioWeightDevice: true, BlkioReadBps: true,
+		CPUShares: true, CPUCfs: true, CPURealtime: true, Cpuset: true, PidsLimit: true, BlkioWeight: true, BlkioWeightDevice: true, BlkioReadBps: true,
 		BlkioWriteBps: true, BlkioReadIOps: true, BlkioWriteIOps: true, Cpus: "0-3", Mems: "0", NCPU: 4, Seccomp: true,
 		CgroupNamespaces: true, RecursiveReadOnly: true, PingGroupRange: true, UnprivilegedPortStart: true,
 		Capabilities:      append(slices.Clone(defaultCapabilities), "CAP_NET_ADMIN", "CAP_SYS_ADMIN"),
@@ -174,6 +174,7 @@ func TestHostConfigIsRefusedInDockersWords(t *testing.T) {
 		{func(h *host) { h.MemorySwappiness = ptr(101) }, "Invalid value: 101, valid memory swappiness range is 0-100"},
 		{func(h *host) { h.NanoCPUs = 5e9 }, "range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available"},
 		{func(h *host) { h.NanoCPUs, h.CPUPeriod = 1e9, 1000 }, "Conflicting options: Nano CPUs and CPU Period cannot both be set"},
+		{func(h *host) { h.CPURealtimePeriod, h.CPURealtimeRuntime = 1000, 1001 }, "cpu real-time runtime cannot be higher than cpu real-time period"},
 		{func(h *host) { h.CpusetCpus = "0-9" }, "Requested CPUs are not available - requested 0-9, available: 0-3"},
 		{func(h *host) { h.CpusetCpus = "a" }, "Invalid value a for cpuset cpus: invalid format: a"},
 		{func(h *host) { h.CpusetMems = "1-9223372036854775807" }, "Invalid value 1-9223372036854775807 for cpuset mems: value of out range, maximum is 8192"},
@@ -212,6 +213,10 @@ func TestWhatTheKernelLacksIsDiscardedWithAWarning(t *testing.T) {
 	}
 	if h.Memory != 0 || h.CPUShares != 0 || h.BlkioWeight != 0 {
 		t.Errorf("limits are kept: %+v", h.Resources)
+	}
+	h = containertypes.HostConfig{Resources: containertypes.Resources{CPURealtimeRuntime: 1000}}
+	if _, err := ValidateHostConfig(&h, HostFacts{NCPU: 1}, Defaults{}); err == nil || err.Error() != "kernel does not support CPU real-time scheduler" {
+		t.Errorf("a real-time limit: %v", err)
 	}
 }
 

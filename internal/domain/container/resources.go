@@ -114,6 +114,12 @@ func validateResources(r *containertypes.Resources, facts HostFacts, update bool
 	if r.CPUQuota > 0 && r.CPUQuota < 1000 {
 		return warnings, errors.New("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	}
+	if (r.CPURealtimePeriod != 0 || r.CPURealtimeRuntime != 0) && !facts.CPURealtime {
+		return warnings, errors.New("kernel does not support CPU real-time scheduler")
+	}
+	if r.CPURealtimePeriod != 0 && r.CPURealtimeRuntime > r.CPURealtimePeriod {
+		return warnings, errors.New("cpu real-time runtime cannot be higher than cpu real-time period")
+	}
 	if r.CPUPercent > 0 {
 		warn("linux does not support CPU percent. Percent discarded.")
 		r.CPUPercent = 0

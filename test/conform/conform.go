@@ -244,13 +244,33 @@ func (e *Env) Status(want specs.ContainerState) error {
 	}
 }
 
-// Started creates and starts the container.
+// Started creates and starts the container. When start is done the container's
+// process may not have become the program yet, with any runtime: that is waited
+// for.
 func (e *Env) Started() error {
-	_, err := e.Must("create", e.ID)
-	if err == nil {
-		_, err = e.Must("start", e.ID)
+	if _, err := e.Must("create", e.ID); err != nil {
+		return err
 	}
-	return err
+	s, err := e.StateOf()
+	if err != nil {
+		return err
+	}
+	exe := fmt.Sprintf("/proc/%d/exe", s.Pid)
+	var before, now unix.Stat_t
+	if err := unix.Stat(exe, &before); err != nil {
+		return &os.PathError{Op: "stat", Path: exe, Err: err}
+	}
+	if _, err := e.Must("start", e.ID); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(limit)
+	for unix.Stat(exe, &now) == nil && now.Dev == before.Dev && now.Ino == before.Ino {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the program of %s does not run", e.ID)
+		}
+		<-time.After(time.Millisecond)
+	}
+	return nil // gone is for the case to judge
 }
 
 // Exits runs a command that must end with the given status and returns its output.

@@ -22,7 +22,8 @@ import (
 // onPeer tells that the lines are held against Debian's dockerd.
 func onPeer() bool { return os.Getenv("ORLOP_APILINES_PEER") == "docker" }
 
-// engine starts what is tested and returns a client for it and its sandbox.
+// engine starts what is tested, with the image busybox, and returns a client for
+// it and its sandbox.
 func engine(t *testing.T) (*http.Client, *testkit.Sandbox) {
 	t.Helper()
 	testkit.NeedRoot(t)
@@ -34,14 +35,21 @@ func engine(t *testing.T) (*http.Client, *testkit.Sandbox) {
 		e := testkit.NewEngine(t)
 		s, socket = e.Sandbox, e.Socket
 	}
-	return &http.Client{
+	c := &http.Client{
 		Timeout:       time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
 		}},
-	}, s
+	}
+	tar, err := os.Open(testkit.Image(t, "busybox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tar.Close()
+	must(t, c, "POST", "/images/load", "application/x-tar", tar)
+	return c, s
 }
 
 // must sends a request that has to succeed.
@@ -66,12 +74,6 @@ func must(t *testing.T, c *http.Client, method, path, contentType string, body i
 func TestBadInputGetsDockersStatusAndWordsAndChangesNothing(t *testing.T) {
 	t.Parallel()
 	c, _ := engine(t)
-	tar, err := os.Open(testkit.Image(t, "busybox"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tar.Close()
-	must(t, c, "POST", "/images/load", "application/x-tar", tar)
 	json := "application/json"
 	must(t, c, "POST", "/containers/create?name=web", json, strings.NewReader(
 		`{"Image":"busybox","Cmd":["sleep","1000"],"ExposedPorts":{"80/tcp":{}},"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"7070"}]}}}`))
@@ -116,12 +118,6 @@ func TestPublishedPortsAreHandedOverByTheAPI(t *testing.T) {
 		t.Skip("Orlop only")
 	}
 	c, _ := engine(t)
-	tar, err := os.Open(testkit.Image(t, "busybox"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tar.Close()
-	must(t, c, "POST", "/images/load", "application/x-tar", tar)
 	json := "application/json"
 	for _, one := range []struct{ name, host string }{
 		{"web", `{"PortBindings":{"80/tcp":[{"HostPort":"7071"}],"80/udp":[{"HostPort":"7072"}]}}`},

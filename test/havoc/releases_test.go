@@ -88,14 +88,7 @@ func TestADaemonIsUpgradedUnderAContainerOfAnOlderRelease(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s%s", what, code, out, text)
 		}
 	}
-	resp, err := e.HTTP().Post("http://engine/containers/tty/resize?h=10&w=20", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != 501 {
-		t.Errorf("resize: %s", resp.Status)
-	}
+	resized(t, e, "tty", 501)
 	// A refused act leaves the container as it was.
 	if out := e.Run("ps", "--format", "{{.State}}"); strings.Count(out, "running") != 3 {
 		t.Errorf("after refusals:\n%s", out)
@@ -160,14 +153,7 @@ func TestADaemonIsDowngradedUnderAContainerOfANewerRelease(t *testing.T) {
 	e.Run("pause", "new")
 	e.Run("unpause", "new")
 	e.Run("update", "--pids-limit", "100", "new")
-	resp, err := e.HTTP().Post("http://engine/containers/new/resize?h=10&w=20", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != 200 {
-		t.Errorf("resize: %s", resp.Status)
-	}
+	resized(t, e, "new", 200)
 	if out := e.Run("exec", "new", "stty", "-F", "/dev/console", "size"); out != "10 20\n" {
 		t.Errorf("size %q", out)
 	}
@@ -176,6 +162,19 @@ func TestADaemonIsDowngradedUnderAContainerOfANewerRelease(t *testing.T) {
 		t.Errorf("after stop: %s", out)
 	}
 	e.Run("rm", "new")
+}
+
+// resized asks for a terminal of 10 lines with 20 columns, which has this answer.
+func resized(t *testing.T, e *testkit.Engine, name string, status int) {
+	t.Helper()
+	resp, err := e.HTTP().Post("http://engine/containers/"+name+"/resize?h=10&w=20", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != status {
+		t.Errorf("resize: %s, not %d", resp.Status, status)
+	}
 }
 
 // attached fails until somebody has attached to a container.

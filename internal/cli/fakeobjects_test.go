@@ -369,6 +369,11 @@ func attach(d *fakeDaemon, w http.ResponseWriter, c *call) {
 		return
 	}
 	defer func() { _ = conn.Close() }()
+	if id := c.part[1]; id == "nosuch" || id == "noexec" {
+		// What never ran wrote nothing: a word here would race with the refused start.
+		<-d.started
+		return
+	}
 	if queryOf(c, "stdin") == "1" {
 		in, _ := io.ReadAll(conn)
 		if queryOf(c, "stdout") == "1" {

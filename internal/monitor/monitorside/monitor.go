@@ -145,15 +145,16 @@ func (m *monitor) run(control *protocol.Conn) error {
 	return nil
 }
 
-// usualLaunch names every type that usual launches have.
+// usualLaunch has one of everything that usual launches have.
 const usualLaunch = `{"rootfs":{"lower":[""]},"log":{},"spec":{"process":{"user":{"additionalGids":[0]},"args":[""],"env":[""],
 "capabilities":{"bounding":[""]},"rlimits":[{}],"oomScoreAdj":0},"root":{},"mounts":[{"options":[""]}],"hooks":{},"annotations":{"":""},
 "linux":{"sysctl":{"":""},"namespaces":[{}],"maskedPaths":[""],"resources":{"devices":[{}],"memory":{"limit":0},"cpu":{"shares":1},
 "pids":{"limit":0},"blockIO":{}},"devices":[{"fileMode":0,"uid":0}],"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],
 "syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"op":"SCMP_CMP_EQ"}]}]}}}}`
 
-// warm prepares what every launch needs, while none has come yet: a spare
-// monitor waits anyway. The first use of a type by encoding/json costs most.
+// warm does once what every launch does, while none has come yet: a spare monitor
+// waits anyway, and what runs for the first time is read from the program's file
+// first. The first use of a type by encoding/json costs most.
 func (m *monitor) warm(c *protocol.Conn) {
 	waiting := true
 	_ = c.Control(func(fd uintptr) { waiting = !readable(int(fd)) })
@@ -161,8 +162,7 @@ func (m *monitor) warm(c *protocol.Conn) {
 		return
 	}
 	var l launch
-	if json.Unmarshal([]byte(usualLaunch), &l) == nil {
-		_, _ = json.Marshal(l.Spec)
+	if l.decode([]byte(usualLaunch)) == nil {
 		_, _ = seccomp.Compile(l.Spec.Linux.Seccomp)
 	}
 	_, _ = json.Marshal(protocol.Started{})
@@ -185,7 +185,7 @@ func readLaunch(c *protocol.Conn) (protocol.Frame, *launch, []*os.File, error) {
 			closeAll(files)
 		case f.Kind == protocol.KindRequest && protocol.Operation(f.Op) == protocol.OpLaunch:
 			var l launch
-			if err := json.Unmarshal(f.Payload, &l); err != nil {
+			if err := l.decode(f.Payload); err != nil {
 				closeAll(files)
 				return f, nil, nil, fmt.Errorf("launch: %w", err)
 			}

@@ -23,6 +23,7 @@ func startContainer(ctx context.Context, l *launch, s stdio) (runner, error) {
 		// The state folder is the monitor's own; the run folder is not.
 		Root:          stateRoot(l.RunDir),
 		Spec:          l.Spec,
+		Config:        l.config,
 		Rootfs:        overlay(l.Rootfs),
 		NetNS:         l.netNS,
 		Stdin:         s.in,

@@ -19,13 +19,6 @@ type platform struct {
 	args []string
 }
 
-// launch is a decoded launch request.
-type launch struct {
-	protocol.LaunchArgs
-	Spec  *specs.Spec `json:"spec"`
-	netNS *os.File
-}
-
 // execution is a decoded exec request.
 type execution struct {
 	protocol.ExecArgs

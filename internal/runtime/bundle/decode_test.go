@@ -37,6 +37,8 @@ func seeds(t testing.TB) []string {
 		`{"linux":{"resources":{"pids":{"limit":-9223372036854775808}}}}`, `{"process":{"user":{"uid":4294967296}}}`, `{"process":{"user":{"uid":-1}}}`,
 		`{"process":{"rlimits":[{"type":"a","hard":18446744073709551615,"soft":18446744073709551616}]}}`, `{"process":{"terminal":truex}}`, `{"process":{"terminal":true,}}`,
 		`{"mounts":[]}`, `{"mounts":[{"destination":"/a"},]}`, "{\"hostname\":\"a\tb\"}", "{\"hostname\":\"\xff\"}", `{"hostname":"a`, `{"hostname":"a\`, `{"unknown":[1,{"a":null}],"hostname":"h"}`,
+		`{"linux":{"resources":{"blockIO":{}}}}`, `{"linux":{"resources":{"blockIO":{"weight":65535,"leafWeight":0}}}}`, `{"linux":{"resources":{"blockIO":{"weight":65536}}}}`,
+		`{"linux":{"resources":{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":500}]}}}}`,
 		`{"process":{"oomScoreAdj":- 1}}`, `{"process":{"oomScoreAdj":-}}`,
 	)
 }
@@ -75,7 +77,7 @@ func TestTheUsualConfigurationNeedsNoReflection(t *testing.T) {
 		}
 		var spec specs.Spec
 		r := plainjson.New(body)
-		if whole(r, &spec); !r.Done() {
+		if Spec(r, &spec); !r.Done() {
 			t.Errorf("given up at: %.60q", r.Rest())
 		}
 	}

@@ -25,6 +25,14 @@ func (r *Reader) Rest() string { return r.s[min(r.i, len(r.s)):] }
 // Fail gives up.
 func (r *Reader) Fail() { r.bad = true }
 
+// Text is what read reads, as it stands there.
+func (r *Reader) Text(read func()) string {
+	r.space()
+	start := r.i
+	read()
+	return r.s[start:min(r.i, len(r.s))]
+}
+
 // AppendStr appends a string as json.Marshal writes it.
 func AppendStr(b []byte, s string) []byte {
 	for i := range len(s) {
@@ -219,7 +227,7 @@ func (r *Reader) digits() (n uint64) {
 }
 
 // Unsigned reads a number that fits.
-func Unsigned[T ~uint | ~uint32 | ~uint64](r *Reader, v *T) {
+func Unsigned[T ~uint | ~uint16 | ~uint32 | ~uint64](r *Reader, v *T) {
 	r.space()
 	n := r.digits()
 	*v = T(n)

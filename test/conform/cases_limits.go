@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,6 +50,14 @@ func (l limit1) needs() string {
 		file, dir = l.file, filepath.Join(v2Root, l.controller)
 	} else if l.file2 == "" {
 		return "no control file of cgroup v2"
+	}
+	if pure() {
+		// A controller is there for groups below once the root lends it, as runtimes
+		// have it do.
+		lend := filepath.Join(dir, "cgroup.subtree_control")
+		if err := os.WriteFile(lend, []byte("+"+strings.SplitN(file, ".", 2)[0]), 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return err.Error()
+		}
 	}
 	// The root group lacks some files; a group of another process shows.
 	if found, _ := filepath.Glob(filepath.Join(dir, "*", file)); len(found) > 0 {

@@ -71,7 +71,7 @@ func mountCases() []Case {
 		{"ro", "ro"}, {"rw", "rw"}, {"nosuid", "nosuid"}, {"nodev", "nodev"}, {"noexec", "noexec"}, {"noatime", "noatime"},
 		{"nodiratime", "nodiratime"}, {"relatime", "relatime"}, {"nosymfollow", "nosymfollow"},
 	} {
-		script := `for f in $(grep ' /m ' /proc/self/mountinfo | cut -d' ' -f6 | tr , ' '); do echo "<$f>"; done`
+		script := shown("/m")
 		cases = append(cases,
 			Case{Section: "config.md#linux-mount-options", Name: "tmpfs " + o.option, Script: script,
 				Edit: func(_ *Env, s *specs.Spec) { mounts(s, "/m", "tmpfs", "tmpfs", o.option) }, Want: []string{"<" + o.shows + ">"}},
@@ -82,8 +82,8 @@ func mountCases() []Case {
 		{"rro", "ro"}, {"rnosuid", "nosuid"}, {"rnodev", "nodev"}, {"rnoexec", "noexec"}, {"rnoatime", "noatime"}, {"rnodiratime", "nodiratime"},
 	} {
 		cases = append(cases, Case{
-			Section: "config.md#linux-mount-options", Name: "recursive " + o.option, Script: `for f in $(grep ' /m/fs/cgroup/memory ' /proc/self/mountinfo | cut -d' ' -f6 | tr , ' '); do echo "<$f>"; done`,
-			Edit: func(_ *Env, s *specs.Spec) { mounts(s, "/m", "bind", "/sys", "rbind", o.option) }, Want: []string{"<" + o.shows + ">"},
+			Section: "config.md#linux-mount-options", Name: "recursive " + o.option, Script: shown("/m/sub"),
+			Edit: func(e *Env, s *specs.Spec) { mounts(s, "/m", "bind", hostMount(e, 0), "rbind", o.option) }, Want: []string{"<" + o.shows + ">"},
 		})
 	}
 	for _, p := range []struct{ option, has, not string }{

@@ -31,6 +31,22 @@ func hostMount(e *Env, flags uintptr) string {
 	return dir
 }
 
+// diskMount is a mount of the host with another one below it, both of the file
+// system of the case's folder: tmpfs takes no mapping of ids before Linux 6.3.
+func diskMount(e *Env) string {
+	dir := filepath.Join(e.Dir, "mounted")
+	sub := filepath.Join(dir, "sub")
+	_ = os.MkdirAll(sub, 0o755)
+	_ = os.WriteFile(filepath.Join(dir, "file"), nil, 0o644)
+	_ = os.WriteFile(filepath.Join(sub, "file"), nil, 0o644)
+	for _, d := range []string{dir, sub} {
+		if err := unix.Mount(d, d, "", unix.MS_BIND, ""); err != nil {
+			return filepath.Join(e.Dir, "mount-failed")
+		}
+	}
+	return dir
+}
+
 // optionCases are the table "Linux mount options" of config.md.
 func optionCases() []Case {
 	const section = "config.md#linux-mount-options"
@@ -189,9 +205,7 @@ func idmapCases() []Case {
 	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 5000, Size: 1000}}
 	mapped := func(edit func(m *specs.Mount), options ...string) func(*Env, *specs.Spec) {
 		return func(e *Env, s *specs.Spec) {
-			dir := hostMount(e, 0)
-			_ = os.WriteFile(filepath.Join(dir, "sub", "file"), nil, 0o644)
-			mounts(s, "/m", "bind", dir, options...)
+			mounts(s, "/m", "bind", diskMount(e), options...)
 			edit(&s.Mounts[len(s.Mounts)-1])
 		}
 	}

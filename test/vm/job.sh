@@ -84,7 +84,7 @@ suite() {
 	[ -d "$dir" ] || dir=/tmp
 	out=/host/suite.out # so that it can be followed from outside
 	# Lines of binary data, megabytes long, are some suites' subject.
-	(cd "$dir" && "/host/tests/$name.test" -test.v -test.timeout "${ORLOP_VM_SUITE:-90m}" "$@" 2>&1) | tr -d '\0' | cut -b 1-500 >$out
+	(cd "$dir" && "/host/tests/$name.test" -test.v -test.timeout "${ORLOP_VM_SUITE:-90m}" "$@" 2>&1) | stdbuf -oL tr -d '\0' | stdbuf -oL cut -b 1-500 >$out
 	p=$(grep -acE '^\s*--- PASS' $out) f=$(grep -acE '^\s*--- FAIL' $out) s=$(grep -acE '^\s*--- SKIP' $out)
 	if grep -aqE '^(panic:|fatal error:)' $out; then f=$((f + 1)); fi
 	if [ $((p + f + s)) = 0 ]; then f=1; fi
@@ -97,41 +97,41 @@ suite() {
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
-# ORLOP_VM_ONLY of the host: a pattern of suites, and nothing else.
+# ORLOP_VM_ONLY of the host: a pattern of suites (or networks), and nothing else.
 only=$(cat /host/only 2>/dev/null)
 [ -n "$only" ] || checks
-# Those that run containers use both cgroup drivers.
 for t in /host/tests/*.test; do
 	name=$(basename "$t" .test)
 	# Too long for emulation as a whole: job-networks.sh runs what only this kernel shows.
 	[ "$name" != internal_netdriver_nettest ] || continue
 	# shellcheck disable=SC2053
 	[[ -z $only || $name == $only ]] || continue
+	# Those that run containers use both cgroup drivers.
 	case $name in
 	test_scripts)
-		# Whole when asked for, else the scripts in which the kernel, the control
-		# groups and systemd matter most, as many as 20 minutes hold. The official
-		# client takes a second of emulation for each command to start; the host's
-		# run has both clients in all of them.
-		groupfs='/^(daemon-death|foreign-runtimes|lifecycle|run-flags-limits)$'
-		systemd='/^(daemon-death|init|lifecycle|redis|run-flags-limits|stop|userns-remap)$'
+		# The host's run has the official client in all of them; here it takes a
+		# second for each command to start.
 		official='/^(lifecycle|badinput)$'
-		[ -z "$only" ] || groupfs='' systemd='' official=''
-		suite "$name" "$name, orlop, cgroupfs" -test.run "^TestWithOrlop\$$groupfs"
-		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, orlop, systemd" -test.run "^TestWithOrlop\$$systemd"
+		[ -z "$only" ] || official=''
+		suite "$name" "$name, orlop, cgroupfs" -test.run '^TestWithOrlop$'
+		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, orlop, systemd" -test.run '^TestWithOrlop$'
 		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, docker, systemd" -test.run "^TestWithTheOfficialClient\$$official"
 		;;
 	test_conform)
-		# Hundreds of containers: too long for emulation unless asked for, as test_escape.
-		[ -n "$only" ] || continue
 		suite "$name" "$name, cgroupfs" -runtime /host/bin/orlop-runtime -test.run '^TestConformance$'
 		suite "$name" "$name, systemd" -runtime /host/bin/orlop-runtime -systemd -test.run '^TestConformance$'
 		;;
 	test_escape)
-		[ -n "$only" ] || continue
-		suite "$name" "$name"
+		suite "$name" "$name, cgroupfs"
+		ORLOP_TEST_SYSTEMD=1 suite "$name" "$name, systemd"
 		;;
 	*) suite "$name" "$name" ;;
 	esac
 done
+# shellcheck disable=SC2053
+if [[ -z $only || networks == $only ]]; then
+	whole=yes
+	# shellcheck source=test/vm/job-networks.sh
+	. /host/job-networks.sh
+fi
 summary

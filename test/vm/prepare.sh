@@ -5,7 +5,7 @@ share=$1
 cd "$top"
 mkdir -p "$share/tests" "$share/packaging"
 cp -r packaging/. "$share/packaging"
-cp test/vm/lib.sh "$share/"
+cp test/vm/lib.sh test/vm/job-networks.sh "$share/"
 # The suites as programs: there is no Go inside.
 for pkg in internal/netdriver/nettest internal/linux/cgroup internal/linux/lsm internal/linux/mount internal/linux/process internal/runtime/lifecycle internal/monitor/daemonside test/escape test/conform test/scripts; do
 	go list "./$pkg" >/dev/null 2>&1 || continue

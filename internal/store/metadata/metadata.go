@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 	errbolt "go.etcd.io/bbolt/errors"
 )
@@ -145,6 +147,9 @@ func (d *DB) open(ctx context.Context) error {
 	if err := os.MkdirAll(contentRoot, 0o700); err != nil {
 		return fmt.Errorf("open content store: %w", err)
 	}
+	if err := dropNameless(filepath.Join(contentRoot, "ingest")); err != nil {
+		return fmt.Errorf("open content store: %w", err)
+	}
 	blobs, err := local.NewStore(contentRoot)
 	if err != nil {
 		return fmt.Errorf("open content store: %w", err)
@@ -161,6 +166,36 @@ func (d *DB) open(ctx context.Context) error {
 	d.images = c8dmetadata.NewImageStore(d.meta)
 	d.meta.RegisterMutationCallback(d.mutated)
 	return d.dropTransient(ctx)
+}
+
+// dropNameless removes the folders of ingests whose file ref does not say what they
+// are called after: a daemon was killed while it made or removed them, or the power
+// failed. The content store finds an ingest by its ref only, so nobody would ever.
+func dropNameless(ingests string) error {
+	entries, err := os.ReadDir(ingests)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		dir := filepath.Join(ingests, e.Name())
+		ref, err := os.ReadFile(filepath.Join(dir, "ref"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil && digest.FromBytes(ref).Encoded() == e.Name() {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the files. No transaction may be open.

@@ -3,6 +3,10 @@ package metadata_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -64,6 +68,46 @@ func TestALeaseOfADeadDaemonEndsWithTheNext(t *testing.T) {
 	}
 	if has(t, db, kept) {
 		t.Fatal("a dead daemon's lease still protects")
+	}
+}
+
+// A daemon that is killed while it makes or removes an ingest leaves a folder that
+// the content store cannot find again.
+func TestAnIngestWithoutItsNameIsRemoved(t *testing.T) {
+	root := t.TempDir()
+	ingests := filepath.Join(root, "content", "ingest")
+	folder := func(dir string, files map[string]string) string {
+		t.Helper()
+		dir = filepath.Join(ingests, dir)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	whole := folder(digest.FromString("default/1/a").Encoded(), map[string]string{"ref": "default/1/a", "startedat": "x", "data": "half"})
+	gone := []string{
+		folder(digest.FromString("default/1/b").Encoded(), nil),
+		folder(digest.FromString("default/1/c").Encoded(), map[string]string{"startedat": "x"}),
+		folder(digest.FromString("default/1/d").Encoded(), map[string]string{"ref": "", "startedat": "x", "data": "half"}),
+		folder(digest.FromString("default/1/e").Encoded(), map[string]string{"ref": "default/1", "data": "half"}),
+	}
+	db, err := metadata.Open(context.Background(), metadata.Config{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if body, err := os.ReadFile(filepath.Join(whole, "data")); err != nil || string(body) != "half" {
+		t.Errorf("the ingest that is whole: %q, %v", body, err)
+	}
+	for _, dir := range gone {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", dir, err)
+		}
 	}
 }
 

@@ -210,11 +210,10 @@ func idmapCases() []Case {
 		}
 	}
 	both := func(m *specs.Mount) { m.UIDMappings, m.GIDMappings = maps, maps }
-	const newer = "idmapped mounts are newer than runc 1.1.5, and crun 1.8.1 knows only a form of its own"
 	return []Case{
 		{Section: section, Name: "idmap", Script: "stat -c '%u %g' /m/file", Edit: mapped(both, "bind", "idmap"), Want: []string{"5000 5000\n"}},
-		{Section: section, Name: "idmap with rbind leaves what is below", Alone: newer, Script: "stat -c '%u %g' /m/file /m/sub/file", Edit: mapped(both, "rbind", "idmap"), Want: []string{"5000 5000\n0 0\n"}},
-		{Section: section, Name: "ridmap", Alone: newer, Script: "stat -c '%u %g' /m/file /m/sub/file", Edit: mapped(both, "rbind", "ridmap"), Want: []string{"5000 5000\n5000 5000\n"}},
+		{Section: section, Name: "idmap with rbind leaves what is below", Alone: "idmapped mounts are newer than runc 1.1.5, and crun 1.8.1 maps what is below too", Script: "stat -c '%u %g' /m/file /m/sub/file", Edit: mapped(both, "rbind", "idmap"), Want: []string{"5000 5000\n0 0\n"}},
+		{Section: section, Name: "ridmap", Script: "stat -c '%u %g' /m/file /m/sub/file", Edit: mapped(both, "rbind", "ridmap"), Want: []string{"5000 5000\n5000 5000\n"}},
 		{Section: "config.md#posix-platform-mounts", Name: "uidMappings and gidMappings without the option", Script: "stat -c '%u %g' /m/file", Edit: mapped(both, "bind"), Want: []string{"5000 5000\n"}},
 		{Section: "config.md#posix-platform-mounts", Name: "uid and gid mappings differ", Script: "stat -c '%u %g' /m/file", Edit: mapped(func(m *specs.Mount) {
 			m.UIDMappings, m.GIDMappings = maps, []specs.LinuxIDMapping{{ContainerID: 0, HostID: 6000, Size: 10}}

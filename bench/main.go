@@ -3,7 +3,7 @@
 // and in turns, so that what else the machine does hits all alike. Nothing is
 // asserted: it prints.
 //
-//	bench -bin bin -cache ~/.cache/orlop [-n 30] [-engines orlop,docker,podman] [-net [-ports 1000] [-many 500]] [-restart 500 [-nets 50]]
+//	bench -bin bin -cache ~/.cache/orlop [-n 30] [-engines orlop,docker,podman] [-net [-rounds 7] [-ports 1000] [-many 500]] [-restart 500 [-nets 50]]
 package main
 
 import (
@@ -76,6 +76,7 @@ func run() error {
 	crowd := flag.Int("many", 0, "instead of run and exec, start this many containers, one by one and 8 at a time")
 	names := flag.String("engines", "orlop,docker,podman", "which engines")
 	net := flag.Bool("net", false, "measure networks instead")
+	rounds := flag.Int("rounds", 7, "with -net: seconds of each load")
 	ports := flag.Int("ports", 1000, "with -net: ports that one container publishes")
 	back := flag.Int("restart", 0, "instead of run and exec, start this many containers and kill the daemon")
 	nets := flag.Int("nets", 50, "with -restart: networks that the containers are on, at most 200")
@@ -107,7 +108,7 @@ func run() error {
 		}
 	}
 	if *net {
-		return networks(c, engines, *ports, *crowd)
+		return networks(c, engines, *rounds, *ports, *crowd)
 	}
 	if *crowd > 0 {
 		return crowds(engines, *crowd)

@@ -42,9 +42,9 @@ func (f *netFigures) fail(name string, err error) {
 }
 
 // networks measures networks of the engines in turns; a memory below zero is
-// noise. ports is how many one
-// container publishes, many how many containers run in the end.
-func networks(c config, engines []*engine, ports, many int) error {
+// noise. Every load runs rounds times, ports is how many one container publishes,
+// many how many containers run in the end.
+func networks(c config, engines []*engine, rounds, ports, many int) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func networks(c config, engines []*engine, ports, many int) error {
 	}
 	// Short and often: what else the machine does hits a round, not an engine, and
 	// the best round says what is possible.
-	for range 7 {
+	for range rounds {
 		for _, l := range loads {
 			each(l.what, func(e *engine, f *netFigures) error {
 				args := append([]string{}, l.args...)

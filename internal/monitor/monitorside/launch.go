@@ -89,19 +89,7 @@ func rootfsFrom(r *plainjson.Reader, v *protocol.Rootfs) {
 }
 
 func mappingFrom(r *plainjson.Reader, v *protocol.IDMapping) {
-	r.Object(func(key string) bool {
-		switch key {
-		case "containerID":
-			plainjson.Unsigned(r, &v.ContainerID)
-		case "hostID":
-			plainjson.Unsigned(r, &v.HostID)
-		case "size":
-			plainjson.Unsigned(r, &v.Size)
-		default:
-			return false
-		}
-		return true
-	})
+	bundle.IDMapping(r, (*specs.LinuxIDMapping)(v))
 }
 
 func logFrom(r *plainjson.Reader, v *protocol.Log) {

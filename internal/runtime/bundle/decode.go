@@ -190,9 +190,9 @@ func mount(r *plainjson.Reader, v *specs.Mount) {
 		case "options":
 			plainjson.Strs(r, &v.Options)
 		case "uidMappings":
-			plainjson.List(r, &v.UIDMappings, idMapping)
+			plainjson.List(r, &v.UIDMappings, IDMapping)
 		case "gidMappings":
-			plainjson.List(r, &v.GIDMappings, idMapping)
+			plainjson.List(r, &v.GIDMappings, IDMapping)
 		default:
 			return false
 		}
@@ -200,7 +200,8 @@ func mount(r *plainjson.Reader, v *specs.Mount) {
 	})
 }
 
-func idMapping(r *plainjson.Reader, v *specs.LinuxIDMapping) {
+// IDMapping reads a range of ids, as Spec does.
+func IDMapping(r *plainjson.Reader, v *specs.LinuxIDMapping) {
 	r.Object(func(key string) bool {
 		switch key {
 		case "containerID":
@@ -260,9 +261,9 @@ func linux(r *plainjson.Reader, v *specs.Linux) {
 	r.Object(func(key string) bool {
 		switch key {
 		case "uidMappings":
-			plainjson.List(r, &v.UIDMappings, idMapping)
+			plainjson.List(r, &v.UIDMappings, IDMapping)
 		case "gidMappings":
-			plainjson.List(r, &v.GIDMappings, idMapping)
+			plainjson.List(r, &v.GIDMappings, IDMapping)
 		case "sysctl":
 			plainjson.StrMap(r, &v.Sysctl)
 		case "resources":

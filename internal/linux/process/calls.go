@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -165,14 +166,16 @@ func (c *Calls) File(f *os.File) uintptr {
 	return uintptr(c.base + len(c.files) - 1)
 }
 
-// CloseFrom closes all descriptors from first on but keep, and the one that tells
-// of the execve; for lists that are extended.
-func (c *Calls) CloseFrom(first, keep uintptr) {
-	low, high := min(keep, c.status), max(keep, c.status)
-	for _, r := range [][2]uintptr{{first, low - 1}, {low + 1, high - 1}, {high + 1, maxFD}} {
-		if r[0] <= r[1] && r[0] >= first {
-			c.Add("close descriptors", unix.SYS_CLOSE_RANGE, r[0], r[1], 0)
+// CloseFrom closes all descriptors from first on but those kept, and the one that
+// tells of the execve; for lists that are extended.
+func (c *Calls) CloseFrom(first uintptr, keep ...uintptr) {
+	keep = append(slices.Clone(keep), c.status, maxFD+1)
+	slices.Sort(keep)
+	for _, k := range keep {
+		if first < k {
+			c.Add("close descriptors", unix.SYS_CLOSE_RANGE, first, k-1, 0)
 		}
+		first = max(first, k+1)
 	}
 }
 

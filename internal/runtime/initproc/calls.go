@@ -32,8 +32,10 @@ type Place struct {
 	Proc func() uintptr
 	// Join adds the steps that join v1 cgroups; nil when there are none to join.
 	Join func()
-	// Waiting adds the step that tells the parent that the process waits at
-	// Config.Gate; nil without one.
+	// Talk is the descriptor of the talk with the parent, closed as the last one
+	// before the process waits at Config.Gate: who sees its end knows that.
+	Talk uintptr
+	// Waiting adds the step that tells the parent that nothing failed up to there.
 	Waiting func()
 }
 
@@ -129,9 +131,10 @@ func (c *Config) BecomeCalls(l *process.Calls, at Place) (warnings []string, err
 	}
 	l.Add("close descriptors", unix.SYS_CLOSE_RANGE, uintptr(3+c.Extra), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
 	if c.Gate >= 0 {
-		at.Waiting()
 		// Who waits, maybe for days, holds nothing of the host.
-		l.CloseFrom(uintptr(3+c.Extra), uintptr(c.Gate))
+		l.CloseFrom(uintptr(3+c.Extra), uintptr(c.Gate), at.Talk)
+		at.Waiting()
+		l.Add("end the talk", unix.SYS_CLOSE, at.Talk)
 		gateCalls(l, c.Gate)
 	}
 	signalCalls(l)

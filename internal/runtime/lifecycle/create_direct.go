@@ -31,8 +31,8 @@ import (
 //	                                    builds the root around it on a thread of its own
 //	                                    adds the steps that give rights away
 //	◀── go on ──
-//	only with a gate: waits there ──▶
-//	closes what is not the application's, this socket too ──▶
+//	only with a gate: closes what is not the application's, says so ──▶
+//	closes this socket, waits there ──▶
 //	execve
 
 // v1Groups is where the groups of v1 are mounted.
@@ -93,7 +93,7 @@ func (k *creation) direct(ctx context.Context) (err error) {
 		return err
 	}
 	warnings, err := k.config.BecomeCalls(d.l, initproc.Place{
-		Root: root, Proc: func() uintptr { return d.procFD }, Join: d.join, Waiting: d.tell,
+		Root: root, Proc: func() uintptr { return d.procFD }, Join: d.join, Talk: d.socket, Waiting: d.tell,
 	})
 	if err != nil {
 		return err

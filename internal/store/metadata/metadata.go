@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	c8dmetadata "github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
@@ -154,8 +156,7 @@ func (d *DB) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open content store: %w", err)
 	}
-	d.overlay, err = overlay.NewSnapshotter(filepath.Join(d.cfg.Root, "snapshots"), overlay.AsynchronousRemove, overlay.WithUpperdirLabel)
-	if err != nil {
+	if err := d.openSnapshotter(ctx, filepath.Join(d.cfg.Root, "snapshots")); err != nil {
 		return fmt.Errorf("open snapshotter: %w", err)
 	}
 	d.meta = c8dmetadata.NewDB(db, blobs, map[string]snapshots.Snapshotter{Snapshotter: d.overlay})
@@ -166,6 +167,59 @@ func (d *DB) open(ctx context.Context) error {
 	d.images = c8dmetadata.NewImageStore(d.meta)
 	d.meta.RegisterMutationCallback(d.mutated)
 	return d.dropTransient(ctx)
+}
+
+func (d *DB) openSnapshotter(ctx context.Context, root string) error {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	store, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"))
+	if err != nil {
+		return err
+	}
+	if err := setAside(ctx, store, filepath.Join(root, "snapshots")); err != nil {
+		return errors.Join(err, store.Close())
+	}
+	d.overlay, err = overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithUpperdirLabel, overlay.WithMetaStore(store))
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	return nil
+}
+
+// setAside renames the folders of snapshots that the store does not know, for the
+// next collection to remove: a daemon was killed between making one and the
+// transaction that numbers it, so the next snapshot gets the same number and would
+// fail on the folder.
+func setAside(ctx context.Context, store *storage.MetaStore, folders string) error {
+	entries, err := os.ReadDir(folders)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var known map[string]string
+	err = store.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
+		known, err = storage.IDMap(ctx)
+		return err
+	})
+	if err != nil && !errdefs.IsNotFound(err) { // not found: there never was a snapshot
+		return err
+	}
+	for _, e := range entries {
+		if _, ok := known[e.Name()]; ok || strings.Trim(e.Name(), "0123456789") != "" {
+			continue
+		}
+		aside, err := os.MkdirTemp(folders, "aside-")
+		if err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(folders, e.Name()), filepath.Join(aside, e.Name())); err != nil {
+			return errors.Join(err, os.Remove(aside))
+		}
+	}
+	return nil
 }
 
 // dropNameless removes the folders of ingests whose file ref does not say what they

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,6 +110,59 @@ func TestAnIngestWithoutItsNameIsRemoved(t *testing.T) {
 	for _, dir := range gone {
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is still there: %v", dir, err)
+		}
+	}
+}
+
+// A daemon that is killed in the middle of making a snapshot leaves the folder of a
+// number that the next one gets.
+func TestASnapshotIsMadeWhereAKilledDaemonBeganOne(t *testing.T) {
+	for _, before := range []int{0, 2} {
+		root, ctx := t.TempDir(), context.Background()
+		db, err := metadata.Open(ctx, metadata.Config{Root: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range before {
+			if _, err := db.Snapshots().Prepare(db.Context(ctx), fmt.Sprint("kept ", i), ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		folders := filepath.Join(root, "snapshots", "snapshots")
+		if err := os.MkdirAll(filepath.Join(folders, strconv.Itoa(before+1), "fs"), 0o711); err != nil {
+			t.Fatal(err)
+		}
+		if db, err = metadata.Open(ctx, metadata.Config{Root: root}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Snapshots().Prepare(db.Context(ctx), "next", ""); err != nil {
+			t.Errorf("after %d snapshots: %v", before, err)
+		}
+		for i := range before {
+			if _, err := db.Snapshots().Mounts(db.Context(ctx), fmt.Sprint("kept ", i)); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(folders, strconv.Itoa(i+1), "fs")); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := db.Collect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		left, err := os.ReadDir(folders)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range left {
+			if strings.HasPrefix(e.Name(), "aside-") {
+				t.Errorf("%s is left", e.Name())
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

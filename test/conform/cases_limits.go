@@ -3,6 +3,7 @@ package conform
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,8 +56,9 @@ func (l limit1) needs() string {
 		// A controller is there for groups below once the root lends it, as runtimes
 		// have it do.
 		lend := filepath.Join(dir, "cgroup.subtree_control")
-		if err := os.WriteFile(lend, []byte("+"+strings.SplitN(file, ".", 2)[0]), 0); err != nil && !errors.Is(err, unix.EINVAL) {
-			return err.Error()
+		err := os.WriteFile(lend, []byte("+"+strings.SplitN(file, ".", 2)[0]), 0)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // neither: the kernel has no such controller
+			return "" // the case will say more
 		}
 	}
 	// The root group lacks some files; a group of another process shows.
@@ -64,11 +66,11 @@ func (l limit1) needs() string {
 		return ""
 	}
 	probe := filepath.Join(dir, fmt.Sprintf("conform-probe-%d", serial.Add(1)))
-	if err := os.Mkdir(probe, 0o755); err != nil {
-		return err.Error()
+	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ""
 	}
 	defer func() { _ = os.Remove(probe) }()
-	if _, err := os.Stat(filepath.Join(probe, file)); err != nil {
+	if _, err := os.Stat(filepath.Join(probe, file)); errors.Is(err, fs.ErrNotExist) {
 		return "this kernel has no " + file
 	}
 	return ""

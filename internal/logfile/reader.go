@@ -50,47 +50,78 @@ func NewReader() *Reader { return &Reader{} }
 // longer woken: it is called when the program ends.
 func (r *Reader) Close() error { return r.watch.close() }
 
-// Read yields the entries of a log, oldest first, in bounded memory. Only
-// Driver, Path and MaxFiles of cfg count. A missing file is an empty log. The
-// sequence can be used once. Errors end it: ErrNotImplemented for a driver
-// without files, ctx's own when it ends.
+// Open opens a log as it is now: what it holds can be read though somebody removes
+// it meanwhile. Only Driver, Path and MaxFiles of cfg count. A missing file is an
+// empty log. What is wrong is told by the first Next: ErrNotImplemented for a
+// driver without files. The end of ctx ends reading.
+func (r *Reader) Open(ctx context.Context, cfg Config, opts Options) *Log {
+	l := &Log{ctx: ctx, opts: opts}
+	if cfg.Driver == DriverNone {
+		l.err = errdefs.ErrNotImplemented.WithMessage("configured logging driver does not support reading")
+		return l
+	}
+	codec, err := codecOf(cfg.Driver, nil)
+	if err != nil {
+		l.err = err
+		return l
+	}
+	l.c = &cursor{codec: codec, path: cfg.Path, opts: opts}
+	if opts.Follow {
+		l.c.wake, l.c.unwatch = r.watch.add(cfg.Path)
+	}
+	if err := l.c.open(); err != nil {
+		l.err = fmt.Errorf("read log %s: %w", cfg.Path, err)
+	}
+	return l
+}
+
+// Log is a log that is being read, by one goroutine, in bounded memory.
+type Log struct {
+	ctx  context.Context //nolint:containedctx // of the whole reading
+	opts Options
+	c    *cursor
+	// err is what the next Next returns.
+	err error
+}
+
+// Next returns the next entry, oldest first, which is valid until the next call.
+// It fails with io.EOF at the end, and with ctx's own error when that ends.
+func (l *Log) Next() (Entry, error) {
+	for l.err == nil {
+		var e Entry
+		err := l.c.next(l.ctx, &e)
+		switch {
+		case errors.Is(err, io.EOF):
+			l.err = io.EOF
+		case err != nil:
+			l.err = fmt.Errorf("read log %s: %w", l.c.path, err)
+		case !l.opts.Since.IsZero() && e.Time.Before(l.opts.Since):
+		case !l.opts.Until.IsZero() && e.Time.After(l.opts.Until):
+			l.err = io.EOF
+		default:
+			return e, nil
+		}
+	}
+	return Entry{}, l.err
+}
+
+// Close lets the files go. It may be repeated.
+func (l *Log) Close() {
+	if l.c != nil {
+		l.c.close()
+	}
+	l.c, l.err = nil, io.EOF
+}
+
+// Read is Open for the range statement; the sequence can be used once, and its
+// error is its end.
 func (r *Reader) Read(ctx context.Context, cfg Config, opts Options) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if cfg.Driver == DriverNone {
-			yield(Entry{}, errdefs.ErrNotImplemented.WithMessage("configured logging driver does not support reading"))
-			return
-		}
-		codec, err := codecOf(cfg.Driver, nil)
-		if err != nil {
-			yield(Entry{}, err)
-			return
-		}
-		c := &cursor{codec: codec, path: cfg.Path, opts: opts}
-		defer c.close()
-		if opts.Follow {
-			c.wake, c.unwatch = r.watch.add(cfg.Path)
-		}
-		if err := c.open(); err != nil {
-			yield(Entry{}, fmt.Errorf("read log %s: %w", cfg.Path, err))
-			return
-		}
+		l := r.Open(ctx, cfg, opts)
+		defer l.Close()
 		for {
-			var e Entry
-			err := c.next(ctx, &e)
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				yield(Entry{}, fmt.Errorf("read log %s: %w", cfg.Path, err))
-				return
-			}
-			if !opts.Since.IsZero() && e.Time.Before(opts.Since) {
-				continue
-			}
-			if !opts.Until.IsZero() && e.Time.After(opts.Until) {
-				return
-			}
-			if !yield(e, nil) {
+			e, err := l.Next()
+			if errors.Is(err, io.EOF) || !yield(e, err) || err != nil {
 				return
 			}
 		}

@@ -273,6 +273,33 @@ func TestTwoStopsAtOnceBothSucceed(t *testing.T) {
 	all.Wait()
 }
 
+// An exit is recorded while its ports are given back; who waits for the container
+// hears of it afterwards.
+func TestWaitComesAfterThePortsAreFree(t *testing.T) {
+	k := containerstest.New(t)
+	m := k.Run(t, "web")
+	k.Networks.CloseGate = make(chan struct{})
+	m.End(3)
+	eventually(t, "the exit is recorded", func() bool { return k.State(t, "web").Status == containertypes.StateExited })
+	answer, err := k.Wait(t.Context(), "web", containertypes.WaitConditionNotRunning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case a := <-answer:
+		t.Errorf("answered %+v before the ports were free", a)
+	default:
+	}
+	close(k.Networks.CloseGate)
+	if a := <-answer; a.StatusCode != 3 {
+		t.Errorf("answered %+v", a)
+	}
+	k.State(t, "web")
+	if answer, err = k.Wait(t.Context(), "web", containertypes.WaitConditionNotRunning); err != nil || (<-answer).StatusCode != 3 {
+		t.Error(err)
+	}
+}
+
 func TestStoppingAPausedContainerThawsIt(t *testing.T) {
 	k := containerstest.New(t)
 	m := k.Run(t, "web")
@@ -995,9 +1022,9 @@ func TestHealthTurnsUnhealthyAfterItsRetries(t *testing.T) {
 		k.Clock.Move(time.Second)
 		eventually(t, "a check ran", func() bool { return len(k.Events.Actions(events.ContainerEventType)) > before })
 	}
-	eventually(t, "unhealthy", func() bool { return k.State(t, "web").Health.Status == containertypes.Unhealthy })
-	if _, ok := k.Events.Last("health_status: unhealthy"); !ok {
-		t.Errorf("events %v", k.Events.Actions(events.ContainerEventType))
+	eventually(t, "unhealthy", func() bool { _, ok := k.Events.Last("health_status: unhealthy"); return ok })
+	if got := k.State(t, "web").Health.Status; got != containertypes.Unhealthy {
+		t.Errorf("its state is %s", got)
 	}
 }
 

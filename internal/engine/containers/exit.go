@@ -81,10 +81,11 @@ func (s *Service) logDropped(o *object, m Monitor, bytes uint64) {
 	}
 	before := o.saved.LogDropped
 	o.saved.LogDropped = bytes
-	o.publish()
+	// Told first: who sees the number may look for the reason.
 	if before == 0 || len(strconv.FormatUint(bytes, 10)) > len(strconv.FormatUint(before, 10)) {
 		s.warnDropped(o.id, o.saved.HostConfig.LogConfig.Config["mode"], bytes)
 	}
+	o.publish()
 }
 
 func (s *Service) warnDropped(id, mode string, bytes uint64) {
@@ -140,7 +141,7 @@ func (s *Service) ended(o *object, m Monitor, exit container.Exit) {
 	o.publish()
 	snap := o.snapshot()
 	report, callOff, settled := o.exit, o.callOff, o.settled
-	o.exit = newNote()
+	o.exit, o.reporting = newNote(), report
 	o.mu.Unlock()
 
 	s.tell(snap, events.ActionDie, map[string]string{
@@ -158,6 +159,11 @@ func (s *Service) ended(o *object, m Monitor, exit container.Exit) {
 	}
 	s.tellMounts(snap, events.ActionUnmount)
 	report.tell(exit.Code, exit.Reason)
+	o.mu.Lock()
+	if o.reporting == report {
+		o.reporting = nil
+	}
+	o.mu.Unlock()
 	s.spawn(func() {
 		<-free
 		s.tearDown(ctx, snap)

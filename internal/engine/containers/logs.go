@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
 	"strconv"
 	"sync"
 	"time"
@@ -52,7 +51,7 @@ func (s *Service) Logs(ctx context.Context, ref string, opts LogsOptions) (LogSt
 		tail = -1
 	}
 	read := LogRead{Tail: tail, Since: opts.Since, Until: opts.Until, Follow: opts.Follow && snap.state.Alive(), Stop: report.done}
-	return newLogStream(s.cfg.Logs.Read(ctx, log, read), snap.saved.Config.Tty, opts.Stdout, opts.Stderr), nil
+	return newLogStream(s.cfg.Logs.Open(ctx, log, read), snap.saved.Config.Tty, opts.Stdout, opts.Stderr), nil
 }
 
 // logOf describes where a container's log lies.
@@ -70,19 +69,17 @@ func (s *Service) logConfig(id, name string, saved *container.Saved) (container.
 	return container.LogConfigOf(log, container.NewLogInfo(id, name, s.cfg.Host.Hostname(), path, saved), path)
 }
 
-// logReader pulls entries out of an iterator.
+// logReader leaves out of a log what is not wanted.
 type logReader struct {
 	tty            bool
 	stdout, stderr bool
 
-	mu   sync.Mutex // guards next and stop, which may not be called at once
-	next func() (LogEntry, error, bool)
-	stop func()
+	mu      sync.Mutex // guards entries, whose methods may not be called at once
+	entries LogEntries
 }
 
-func newLogStream(entries iter.Seq2[LogEntry, error], tty, stdout, stderr bool) *logReader {
-	next, stop := iter.Pull2(entries)
-	return &logReader{tty: tty, stdout: stdout, stderr: stderr, next: next, stop: stop}
+func newLogStream(entries LogEntries, tty, stdout, stderr bool) *logReader {
+	return &logReader{tty: tty, stdout: stdout, stderr: stderr, entries: entries}
 }
 
 func (r *logReader) TTY() bool { return r.tty }
@@ -91,10 +88,8 @@ func (r *logReader) Next() (LogEntry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		entry, err, ok := r.next()
+		entry, err := r.entries.Next()
 		switch {
-		case !ok:
-			return LogEntry{}, io.EOF
 		case err != nil:
 			return LogEntry{}, err
 		case entry.Stream == 2 && !r.stderr, entry.Stream != 2 && !r.stdout:
@@ -107,7 +102,7 @@ func (r *logReader) Next() (LogEntry, error) {
 func (r *logReader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stop()
+	r.entries.Close()
 	return nil
 }
 
@@ -117,7 +112,7 @@ func (s *Service) copyLog(ctx context.Context, snap *snapshot, wanted AttachStre
 	if err != nil {
 		return err
 	}
-	r := newLogStream(s.cfg.Logs.Read(ctx, log, LogRead{Tail: -1}), snap.saved.Config.Tty, wanted.Stdout, wanted.Stderr)
+	r := newLogStream(s.cfg.Logs.Open(ctx, log, LogRead{Tail: -1}), snap.saved.Config.Tty, wanted.Stdout, wanted.Stderr)
 	defer r.Close()
 	for {
 		entry, err := r.Next()

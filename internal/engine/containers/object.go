@@ -37,6 +37,9 @@ type object struct {
 	changed chan struct{}
 	// exit is closed at the next end of the process, gone at the removal.
 	exit, gone *note
+	// reporting is the note of an exit that is recorded but not told yet: its ports
+	// are about to be free.
+	reporting *note
 	// settled is closed when what the last run left has been torn down.
 	settled chan struct{}
 	history container.RestartHistory

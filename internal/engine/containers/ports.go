@@ -3,7 +3,6 @@ package containers
 import (
 	"context"
 	"io"
-	"iter"
 	"os"
 	"time"
 
@@ -214,9 +213,16 @@ type (
 
 // Logs reads what monitors wrote.
 type Logs interface {
-	// Read yields the entries of a log, oldest first. It fails with
-	// ErrNotImplemented for driver "none".
-	Read(ctx context.Context, log container.LogConfig, opts LogRead) iter.Seq2[LogEntry, error]
+	// Open opens a log as it is now: its removal takes nothing from who has it.
+	Open(ctx context.Context, log container.LogConfig, opts LogRead) LogEntries
+}
+
+// LogEntries are the entries of a log, oldest first. Next fails with io.EOF at
+// their end, with ErrNotImplemented for driver "none"; what it returns is valid
+// until the next call.
+type LogEntries interface {
+	Next() (LogEntry, error)
+	Close()
 }
 
 // LogRead selects entries of a log.
@@ -226,7 +232,7 @@ type LogRead struct {
 	// Since and Until, when not zero, bound the time of entries, inclusive.
 	Since, Until time.Time
 	// Follow waits for further entries until Stop is closed; what was written
-	// before that moment is still yielded.
+	// before that moment is still read.
 	Follow bool
 	Stop   <-chan struct{}
 }

@@ -163,7 +163,8 @@ func (s *Service) signal(ctx context.Context, o *object, m Monitor, sig int) err
 	if !thaw {
 		return nil
 	}
-	if err := m.Resume(ctx); err != nil && !errdefs.IsNotFound(err) {
+	err := m.Resume(ctx)
+	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("unpause to end it: %w", err)
 	}
 	o.mu.Lock()
@@ -172,8 +173,9 @@ func (s *Service) signal(ctx context.Context, o *object, m Monitor, sig int) err
 		o.publish()
 		snap = o.snapshot()
 	}
+	ended := o.monitor != m // at once, when it was thawed
 	o.mu.Unlock()
-	if moved {
+	if moved || ended && err == nil {
 		s.tell(snap, events.ActionUnPause, nil)
 	}
 	return nil

@@ -26,10 +26,11 @@ func (s *Service) Wait(ctx context.Context, ref string, condition containertypes
 	o.mu.Lock()
 	exit, gone := o.exit, o.gone
 	running := o.state.WireRunning()
+	if o.reporting != nil && !running && condition != containertypes.WaitConditionNextExit {
+		exit, running = o.reporting, true
+	}
 	code, text := o.saved.ExitCode, o.saved.Error
 	o.mu.Unlock()
-	// An exit that is recorded but not yet reported is waited for: its ports
-	// are about to be free.
 	if condition != containertypes.WaitConditionNextExit && condition != containertypes.WaitConditionRemoved && !running {
 		answer <- waitResponse(code, text)
 		close(answer)

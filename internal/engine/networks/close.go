@@ -47,11 +47,18 @@ func (s *Service) Close(ctx context.Context, containerID string) error {
 	var att network.Attachment
 	if sb != nil {
 		att = sb.att
+		s.closing[sb] = make(chan struct{})
 	}
 	s.mu.Unlock()
 	if sb == nil {
 		return nil
 	}
+	defer func() {
+		s.mu.Lock()
+		close(s.closing[sb])
+		delete(s.closing, sb)
+		s.mu.Unlock()
+	}()
 	ctx = context.WithoutCancel(ctx)
 	var errs []error
 	if len(att.Ports) > 0 {
@@ -72,6 +79,27 @@ func (s *Service) Close(ctx context.Context, containerID string) error {
 		return fmt.Errorf("close sandbox of container %s: %w", containerID, err)
 	}
 	return nil
+}
+
+// awaitClosing waits for the ends of sandboxes that are being closed and hold
+// something, and reports whether there were any.
+func (s *Service) awaitClosing(ctx context.Context, holds func(network.Attachment) bool) bool {
+	var ends []chan struct{}
+	s.mu.Lock()
+	for sb, end := range s.closing {
+		if holds(sb.att) {
+			ends = append(ends, end)
+		}
+	}
+	s.mu.Unlock()
+	for _, end := range ends {
+		select {
+		case <-end:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return len(ends) > 0
 }
 
 // abandon ends an endpoint whose sandbox goes: its addresses are free when its

@@ -31,14 +31,21 @@ type world struct {
 	now    time.Time
 	ids    int
 	closed int
+	// hold keeps an act waiting, by its first word, until the channel is closed.
+	hold map[string]chan struct{}
 }
 
 func (w *world) do(format string, args ...any) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	act := fmt.Sprintf(format, args...)
+	word := strings.Fields(act)[0]
+	w.mu.Lock()
 	w.acts = append(w.acts, act)
-	return w.fail[strings.Fields(act)[0]]
+	held, err := w.hold[word], w.fail[word]
+	w.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	return err
 }
 
 type handle struct{ w *world }
@@ -240,6 +247,50 @@ func TestPortsAreReservedBeforeAnythingIsMade(t *testing.T) {
 	}
 	if s.Settings(one) != nil {
 		t.Error("a closed sandbox has settings")
+	}
+}
+
+// Who hears of a container's end may use its ports, and remove its network, though
+// its sandbox is still being closed.
+func TestWhatAClosingSandboxHoldsIsWaitedFor(t *testing.T) {
+	w := newWorld()
+	s := w.service(t)
+	if _, err := s.Create(t.Context(), networktypes.CreateRequest{Name: "mine", Driver: "bridge"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ended := request(one, "8080:80/tcp")
+	ended.Mode = "mine"
+	if _, err := s.Open(t.Context(), ended); err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan struct{})
+	w.mu.Lock()
+	w.hold = map[string]chan struct{}{"unpublish": held}
+	w.mu.Unlock()
+	closed, opened, removed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	go func() { closed <- s.Close(t.Context(), one) }()
+	for begun := false; !begun; {
+		w.mu.Lock()
+		begun = strings.HasPrefix(w.acts[len(w.acts)-1], "unpublish")
+		w.mu.Unlock()
+	}
+	go func() {
+		_, err := s.Open(t.Context(), request(strings.Repeat("2", 64), "8080:80/tcp"))
+		opened <- err
+	}()
+	go func() { removed <- s.Remove(t.Context(), "mine") }()
+	select {
+	case err := <-opened:
+		t.Errorf("opened before the port is free: %v", err)
+	case err := <-removed:
+		t.Errorf("removed before the sandbox is off the network: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(held)
+	for what, c := range map[string]chan error{"close": closed, "open": opened, "remove": removed} {
+		if err := <-c; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

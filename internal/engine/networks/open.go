@@ -630,9 +630,20 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox) 
 	if err != nil || len(wanted) == 0 {
 		return err
 	}
+	// Who was told of a container's end may have its ports, though they are only
+	// about to be given back.
+	waited := false
+	givenBack := func() bool {
+		first := !waited
+		waited = true
+		return first && s.awaitClosing(ctx, func(att network.Attachment) bool { return len(att.Ports) > 0 })
+	}
 	var skip map[uint16]bool
 	for attempt := 1; ; attempt++ {
 		bindings, err := s.takePorts(wanted, to, skip)
+		if err != nil && givenBack() {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -644,6 +655,9 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox) 
 		s.releasePorts(bindings)
 		sb.att.Ports = nil
 		busy, ok := network.IsPortBusy(err)
+		if ok && givenBack() {
+			continue
+		}
 		if !ok || attempt == portAttempts || fixedPort(wanted, busy) {
 			return err
 		}

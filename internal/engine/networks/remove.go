@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+
+	"github.com/orlop/orlop/internal/domain/network"
 )
 
 // Remove ends a network that nobody is on. ErrNotFound; ErrPermissionDenied for
@@ -15,6 +17,16 @@ import (
 func (s *Service) Remove(ctx context.Context, ref string) error {
 	s.mu.Lock()
 	n, err := s.findLocked(ref)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	// A container that has ended is on its way out, and not in use.
+	s.awaitClosing(ctx, func(att network.Attachment) bool {
+		return slices.ContainsFunc(att.Endpoints, func(ep network.Endpoint) bool { return ep.NetworkID == n.rec.ID })
+	})
+	s.mu.Lock()
+	n, err = s.findLocked(ref)
 	if err == nil {
 		err = s.removableLocked(n)
 	}

@@ -146,6 +146,8 @@ type Service struct {
 	mu        sync.Mutex
 	networks  map[string]*netState // by id
 	sandboxes map[string]*sandbox  // by container id
+	// closing are the sandboxes that Close has begun with.
+	closing map[*sandbox]chan struct{} // closed at its end
 
 	portsMu sync.Mutex
 	ports   *network.PortTable
@@ -167,7 +169,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	first, last, excluded := cfg.Host.PortRange()
 	return &Service{
-		cfg: cfg, ipv6: cfg.Host.IPv6(), networks: map[string]*netState{}, sandboxes: map[string]*sandbox{},
+		cfg: cfg, ipv6: cfg.Host.IPv6(), networks: map[string]*netState{}, sandboxes: map[string]*sandbox{}, closing: map[*sandbox]chan struct{}{},
 		ports: network.NewPortTable(first, last, excluded...), draining: map[string]drained{}, wake: make(chan struct{}, 1),
 	}, nil
 }

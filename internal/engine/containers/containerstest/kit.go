@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"os"
@@ -308,6 +309,7 @@ type Networks struct {
 	open map[string]bool
 	// OpenError is returned by Open; CloseGate, when set, blocks Close.
 	OpenError error
+	CloseGate chan struct{}
 	Restored  []containers.LiveSandbox
 	// Opened are the requests of Open, in their order.
 	Opened []containers.SandboxRequest
@@ -339,6 +341,12 @@ func (n *Networks) Started(context.Context, string, int) error { return nil }
 
 // Close implements containers.Networks.
 func (n *Networks) Close(_ context.Context, id string) error {
+	n.mu.Lock()
+	gate := n.CloseGate
+	n.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.open, id)
@@ -428,21 +436,37 @@ func (n *Networks) Settings(id string) *containertypes.NetworkSettings {
 	return &containertypes.NetworkSettings{Ports: networktypes.PortMap{}, Networks: map[string]*networktypes.EndpointSettings{"bridge": {NetworkID: "net-1"}}}
 }
 
-// Logs are empty.
+// Logs have three lines.
 type Logs struct{}
 
-// Read implements containers.Logs.
-func (Logs) Read(_ context.Context, _ container.LogConfig, opts containers.LogRead) iter.Seq2[containers.LogEntry, error] {
-	return func(yield func(containers.LogEntry, error) bool) {
-		if !yield(containers.LogEntry{Stream: 1, Line: []byte("out\n")}, nil) || !yield(containers.LogEntry{Stream: 2, Line: []byte("err\n")}, nil) {
+// Open implements containers.Logs.
+func (Logs) Open(_ context.Context, _ container.LogConfig, opts containers.LogRead) containers.LogEntries {
+	next, stop := iter.Pull(func(yield func(containers.LogEntry) bool) {
+		if !yield(containers.LogEntry{Stream: 1, Line: []byte("out\n")}) || !yield(containers.LogEntry{Stream: 2, Line: []byte("err\n")}) {
 			return
 		}
 		if opts.Follow {
 			<-opts.Stop
-			yield(containers.LogEntry{Stream: 1, Line: []byte("last\n")}, nil)
+			yield(containers.LogEntry{Stream: 1, Line: []byte("last\n")})
 		}
-	}
+	})
+	return entries{next, stop}
 }
+
+type entries struct {
+	next func() (containers.LogEntry, bool)
+	stop func()
+}
+
+func (e entries) Next() (containers.LogEntry, error) {
+	one, ok := e.next()
+	if !ok {
+		return one, io.EOF
+	}
+	return one, nil
+}
+
+func (e entries) Close() { e.stop() }
 
 // Host is a machine with every controller of cgroup v1.
 type Host struct{}

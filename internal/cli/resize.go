@@ -25,6 +25,8 @@ func (a *app) follow(ctx context.Context, resize resizer) (stop func()) {
 		}
 		return err
 	}
+	// Watched first: who sees the size it was given may change it at once.
+	changes, stopWatching := watchSize(a.stdout)
 	if send() != nil {
 		go func() {
 			for attempt := 1; attempt <= 10; attempt++ {
@@ -40,7 +42,6 @@ func (a *app) follow(ctx context.Context, resize resizer) (stop func()) {
 			fmt.Fprintln(a.stderr, "failed to resize tty, using default size")
 		}()
 	}
-	changes, stopWatching := watchSize(a.stdout)
 	go func() {
 		for {
 			select {

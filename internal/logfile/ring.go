@@ -94,6 +94,24 @@ func (r *ring) wait() {
 	}
 }
 
+// waitAtMost is wait with a bound.
+func (r *ring) waitAtMost(limit time.Duration) {
+	if !r.busy() {
+		return
+	}
+	empty := make(chan struct{})
+	go func() {
+		r.wait()
+		close(empty)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-empty:
+	case <-timer.C:
+	}
+}
+
 func (r *ring) busy() bool {
 	if r == nil {
 		return false

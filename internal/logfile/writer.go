@@ -368,6 +368,10 @@ func (w *Writer) Trim() {
 	}
 }
 
+// Drain returns when what waited in memory is written, or after limit. Nobody
+// writes meanwhile.
+func (w *Writer) Drain(limit time.Duration) { w.ring.waitAtMost(limit) }
+
 // Close writes what waits in memory and unfinished lines and closes the file. A compression under way
 // is given up; the next rotation does it.
 func (w *Writer) Close(now time.Time) error {

@@ -518,6 +518,19 @@ func makeV1(p *place) (made []string, err error) {
 // mkdirs makes p's directory and what is missing above it, and returns those
 // it made. A group that exists is taken over: Create may be repeated.
 func mkdirs(p *place) (made []string, err error) {
+	const tries = 10 // whoever failed below the same parent may remove it, when empty
+	for range tries {
+		var more []string
+		more, err = mkdirsOnce(p)
+		made = append(made, more...)
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	return made, err
+}
+
+func mkdirsOnce(p *place) (made []string, err error) {
 	switch err := unix.Mkdir(p.dir, 0o755); err {
 	case nil:
 		return []string{p.dir}, nil

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,7 +108,7 @@ func BlkIOWeight(mount string) bool {
 			return weighs(filepath.Join(mount, e.Name()))
 		}
 	}
-	dir, err := os.MkdirTemp(mount, "orlop-probe-")
+	dir, err := os.MkdirTemp(mount, fmt.Sprintf("orlop-probe-%d-", os.Getpid()))
 	if err != nil {
 		return false
 	}

@@ -175,7 +175,7 @@ func TestAScopeOfSystemd(t *testing.T) {
 		short, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		removeTree(short, path.Join(v2.mount, slice))
-		if left, _ := filepath.Glob(v2.mount + "/orlopcgrouptest*"); len(left) > 0 {
+		if left, _ := filepath.Glob(v2.mount + "/" + slice); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 	})

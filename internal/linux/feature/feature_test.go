@@ -2,6 +2,7 @@ package feature
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,7 +84,7 @@ func leftovers(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/orlop-probe-*")
+	groups, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/orlop-probe-%d-*", os.Getpid()))
 	var b strings.Builder
 	for _, f := range fds {
 		l, _ := os.Readlink("/proc/self/fd/" + f.Name())

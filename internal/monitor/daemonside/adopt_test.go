@@ -258,7 +258,7 @@ func TestWhatIsNotKnownIsNotFound(t *testing.T) {
 func TestAStoppedMonitorIsNotWaitedForButASlowOneIs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	l, err := New(Config{Runtime: "/proc/self/exe", ExecRoot: t.TempDir(), Patience: 20 * time.Millisecond})
+	l, err := New(Config{Runtime: "/proc/self/exe", ExecRoot: t.TempDir(), Patience: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,9 +270,11 @@ func TestAStoppedMonitorIsNotWaitedForButASlowOneIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It answers the pause only after it was asked for its state again and again.
+	l.patience = 200 * time.Millisecond
 	if err := m.Pause(ctx); err != nil {
 		t.Errorf("pause by a slow monitor: %v", err)
 	}
+	l.patience = 20 * time.Millisecond
 	calls := map[string]func() error{
 		"update": func() error { return m.Update(ctx, nil) },
 		"resize": func() error { return m.Resize(ctx, 1, 2) },

@@ -267,8 +267,8 @@ func (l *Launcher) lost(ctx context.Context, id string) (container.Exit, error) 
 	return exit, nil
 }
 
-// killGroup ends every process of the container's cgroup, and removes the
-// cgroup when asked to.
+// killGroup ends every process of the container's cgroup, waits for that, and
+// removes the cgroup when asked to.
 func (l *Launcher) killGroup(ctx context.Context, id string, remove bool) error {
 	p, err := l.readPlace(id)
 	if errors.Is(err, errdefs.ErrNotFound) {
@@ -289,6 +289,7 @@ func (l *Launcher) killGroup(ctx context.Context, id string, remove bool) error 
 			return fmt.Errorf("kill cgroup %s: %w", p.CgroupsPath, err)
 		}
 		if !remove {
+			l.emptied(ctx, id, g)
 			return nil
 		}
 		// An init whose monitor was killed in the middle of a start may join the
@@ -301,6 +302,25 @@ func (l *Launcher) killGroup(ctx context.Context, id string, remove bool) error 
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("remove cgroup %s: %w", p.CgroupsPath, err)
+		}
+	}
+}
+
+// emptied waits until no process of a group that was killed is left: who hears of
+// the container's end may use its volumes.
+func (l *Launcher) emptied(ctx context.Context, id string, g cgroup.Manager) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		pids, err := g.Pids()
+		if err == nil && len(pids) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			l.log.Warn("processes of a container that was killed do not end", "container", id, "pids", pids, "error", err)
+			return
 		}
 	}
 }

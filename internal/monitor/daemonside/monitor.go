@@ -264,6 +264,9 @@ func (m *Monitor) attend(ctx context.Context, op protocol.Operation, c *call) er
 		case <-answered:
 			probe = nil
 		case <-timer.C:
+			if over(c.done) || over(answered) {
+				continue // it was us who came late
+			}
 			if probe != nil || !m.knows(protocol.OpState) {
 				m.forgetCall(c)
 				m.forgetCall(probe)
@@ -275,6 +278,16 @@ func (m *Monitor) attend(ctx context.Context, op protocol.Operation, c *call) er
 			}
 		}
 		timer.Reset(m.l.patience)
+	}
+}
+
+// over reports whether c is closed.
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -70,8 +70,9 @@ func newBox(t testing.TB) *bench {
 			m.Remove(context.Background())
 		}
 	})
+	built := programs.build(t) // which may take longer than what is tested
 	b := newBench(t)
-	b.runtime = filepath.Join(programs.build(t), "orlop-runtime")
+	b.runtime = filepath.Join(built, "orlop-runtime")
 	b.restart()
 	return b
 }
@@ -387,22 +388,18 @@ func TestKernelATiedContainerEndsWithItsStarter(t *testing.T) {
 }
 
 // settled waits until a monitor has started afresh.
-func (b *bench) settled(m *daemonside.Monitor) {
-	b.Helper()
+func (b *bench) settled(m *daemonside.Monitor) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Running().MonitorPid))
-		if err != nil {
-			b.Fatal(err)
-		}
-		if strings.Contains(string(line), settledArg) {
-			return
+		if err != nil || strings.Contains(string(line), settledArg) {
+			return err
 		}
 		select {
 		case <-tick.C:
 		case <-b.ctx.Done():
-			b.Fatal("the monitor does not settle")
+			return errors.New("the monitor does not settle")
 		}
 	}
 }
@@ -432,11 +429,14 @@ func TestKernelAMonitorThatStartedAfreshGoesOn(t *testing.T) {
 			got.Write(data)
 		}
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); b.settled(m) }()
+	done := make(chan error, 1)
+	go func() { done <- b.settled(m) }()
 	read(func() bool {
 		select {
-		case <-done:
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
 			return true
 		default:
 			return false
@@ -497,7 +497,9 @@ func TestKernelATiedContainerStaysTiedAfterItsMonitorStartedAfresh(t *testing.T)
 	l.Tied = true
 	s, files := b.attached(true)
 	m := b.start(l, files)
-	b.settled(m)
+	if err := b.settled(m); err != nil {
+		t.Fatal(err)
+	}
 	if err := m.Resize(b.ctx, 5, 6); err != nil {
 		t.Error(err)
 	}

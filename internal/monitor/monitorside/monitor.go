@@ -27,8 +27,13 @@ const (
 	// drainGrace is how long clients of an ended process may still get output
 	// from others that hold its pipes (Docker waits as long).
 	drainGrace = 2 * time.Second
-	// execGrace bounds waiting for execs that the container's end has killed.
+	// execGrace bounds waiting for execs that the container's end kills, deadGrace
+	// for the report of those that have ended.
 	execGrace = 100 * time.Millisecond
+	deadGrace = 10 * time.Second
+	// logGrace is how long the end of a container waits for its log: who hears of
+	// it reads the whole log, but a disk that hangs does not hide it.
+	logGrace = 2 * time.Second
 	// deliverTimeout bounds how long an ended container's monitor stays for a
 	// client that does not read at all.
 	deliverTimeout = time.Minute
@@ -353,6 +358,7 @@ func (m *monitor) finish(ctx context.Context) {
 	m.tellOOM(m.kills())
 	m.trim.stop()
 	m.main.drain()
+	m.log.Drain(logGrace)
 	m.awaitExecs()
 	m.mu.Lock()
 	exit.OOMKilled = m.oomKills > 0
@@ -406,19 +412,42 @@ func (m *monitor) closeLock() {
 	}
 }
 
-// awaitExecs lets execs that the container's end has killed report first.
+// awaitExecs lets execs report first that have ended, by themselves or with the
+// container: who hears of its end first takes them for killed.
 func (m *monitor) awaitExecs() {
-	var timeout <-chan time.Time
-	for _, t := range m.allExecs() {
-		if timeout == nil {
-			timer := time.NewTimer(execGrace)
-			defer timer.Stop()
-			timeout = timer.C
+	execs := m.allExecs()
+	if len(execs) == 0 {
+		return
+	}
+	alive, dead := time.NewTimer(execGrace), time.NewTimer(deadGrace)
+	defer alive.Stop()
+	defer dead.Stop()
+	for _, t := range execs {
+		select {
+		case <-t.told:
+			continue
+		case <-alive.C:
+			alive.Reset(0)
+		}
+		// A process of the host's pid namespace may outlive the container.
+		if !t.ended() {
+			continue
 		}
 		select {
 		case <-t.told:
-		case <-timeout:
+		case <-dead.C:
 			return
+		}
+	}
+}
+
+// ended reports whether the process has, though nobody may have waited for it.
+func (t *task) ended() bool {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, t.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err != nil || info.Signo != 0
 		}
 	}
 }

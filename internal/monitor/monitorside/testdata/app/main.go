@@ -51,6 +51,9 @@ func app(args []string) int {
 				line += "\n"
 			}
 			os.Stdout.WriteString(line)
+			if i%7 == 3 { // its reader, and its monitor, catch up in the middle of a line
+				time.Sleep(5 * time.Millisecond)
+			}
 			select {
 			case <-stop:
 				return 9

@@ -129,7 +129,7 @@ func (m *Maker) Open(ctx context.Context, plan network.SandboxPlan) (network.Han
 	// reading thread is in.
 	filtered := bridge.Filtered()
 	furnish := func(ns *netns.NS) error {
-		return m.with(ctx, func(host *rtnl.Conn) error { return m.furnish(host, ns, plan, filtered) })
+		return m.with(ctx, func(host *rtnl.Conn) error { return m.furnish(ctx, host, ns, plan, filtered) })
 	}
 	if plan.Remapped { // spare ones belong to the host's user namespace
 		return m.openRemapped(plan.UserNSPath, furnish)
@@ -172,7 +172,7 @@ func (m *Maker) openRemapped(path string, furnish func(*netns.NS) error) (networ
 const loopback = 1
 
 // furnish runs on a thread inside the namespace; host talks to the outside.
-func (m *Maker) furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
+func (m *Maker) furnish(ctx context.Context, host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan, filtered bool) error {
 	inside, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func (m *Maker) furnish(host *rtnl.Conn, ns *netns.NS, plan network.SandboxPlan,
 		return err
 	}
 	for _, itf := range plan.Interfaces {
-		if err := m.connect(host, inside, ns, itf, filtered); err != nil {
+		if err := m.connect(ctx, host, inside, ns, itf, filtered); err != nil {
 			return err
 		}
 	}
@@ -223,7 +223,7 @@ func (m *Maker) in(ctx context.Context, handle network.Handle, fn func(host, ins
 func (m *Maker) Attach(ctx context.Context, handle network.Handle, itf network.Interface) error {
 	filtered := bridge.Filtered()
 	return m.in(ctx, handle, func(host, inside *rtnl.Conn, ns *netns.NS) error {
-		err := m.connect(host, inside, ns, itf, filtered)
+		err := m.connect(ctx, host, inside, ns, itf, filtered)
 		if err != nil {
 			if gone := inside.Delete(itf.InnerLink); gone != nil && !rtnl.IsGone(gone) {
 				err = errors.Join(err, gone)
@@ -277,7 +277,7 @@ func (m *Maker) SetDefault(ctx context.Context, handle network.Handle, want netw
 	})
 }
 
-func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filtered bool) (err error) {
+func (m *Maker) connect(ctx context.Context, host, inside *rtnl.Conn, ns *netns.NS, itf network.Interface, filtered bool) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("connect %s to %s: %w", itf.InnerLink, place(itf), err)
@@ -316,7 +316,7 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 			return err
 		}
 	}
-	if err := configure(inside, link.Index, itf); err != nil {
+	if err := patiently(ctx, func() error { return configure(inside, link.Index, itf) }); err != nil {
 		return err
 	}
 	if dev == nil {
@@ -326,14 +326,14 @@ func (m *Maker) connect(host, inside *rtnl.Conn, ns *netns.NS, itf network.Inter
 }
 
 // configure gives an interface its addresses, switches it on and adds its
-// routes.
+// routes. It may be repeated.
 func configure(inside *rtnl.Conn, index int, itf network.Interface) error {
 	for _, p := range itf.Addrs {
-		if err := patiently(func() error { return inside.AddAddr(index, p) }); err != nil {
+		if err := inside.AddAddr(index, p); err != nil {
 			return err
 		}
 	}
-	if err := patiently(func() error { return inside.SetUp(index) }); err != nil {
+	if err := inside.SetUp(index); err != nil {
 		return err
 	}
 	for _, r := range itf.Routes {
@@ -355,19 +355,21 @@ func configure(inside *rtnl.Conn, index int, itf network.Interface) error {
 }
 
 // patiently repeats what a namespace that the kernel is just removing stands in
-// the way of, for a second: MAC addresses of macvlan and addresses of ipvlan are
-// unique on a parent.
-func patiently(act func() error) error {
-	const pause = 5 * time.Millisecond
-	var err error
-	for range time.Second / pause {
-		err = act()
-		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EADDRINUSE) {
+// the way of, for ten seconds: MAC addresses of macvlan and addresses of ipvlan
+// are unique on a parent, and one worker of the kernel removes all namespaces.
+func patiently(ctx context.Context, act func() error) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := act()
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(pause)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
 	}
-	return err
 }
 
 // place is what an interface is connected to, for errors.

@@ -66,7 +66,7 @@ func (l limit1) needs() string {
 		return ""
 	}
 	probe := filepath.Join(dir, fmt.Sprintf("conform-probe-%d", serial.Add(1)))
-	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 		return ""
 	}
 	defer func() { _ = os.Remove(probe) }()

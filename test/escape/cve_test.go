@@ -1,29 +1,41 @@
 package escape
 
 import (
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/orlop/orlop/internal/defense"
 	"github.com/orlop/orlop/internal/linux/lsm"
+	"github.com/orlop/orlop/internal/testkit"
 )
 
 // An attack goes against a side and tells whether it got out, and what it saw.
 type attack func(s *side) (escaped bool, said string)
 
-// attempts is how often a race is run: lost in every one where something
-// defends; where nothing does, it is won after a few, or a few dozen on a machine
-// whose processors are busy.
-func (s *side) attempts() int {
-	if len(s.dropped) == 0 {
-		return 40
+// attempts are the tries of a race against this side.
+func (s *side) attempts() iter.Seq[int] {
+	return attempts(40, 600, len(s.dropped) > 0)
+}
+
+// attempts are the tries of a race: lost in every one where something defends;
+// where nothing does, it is won after a few, or at some time on a machine whose
+// processors are busy: time ends it there, but not before the least tries.
+func attempts(defended, least int, undefended bool) iter.Seq[int] {
+	return func(try func(int) bool) {
+		deadline := time.Now().Add(testkit.Patience(2 * time.Minute))
+		for i := 0; i < defended || undefended && (i < least || time.Now().Before(deadline)); i++ {
+			if !try(i) {
+				return
+			}
+		}
 	}
-	return 600
 }
 
 // published runs an attack against our runtime, against one without the named

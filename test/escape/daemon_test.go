@@ -335,11 +335,7 @@ func TestAVolumeLeadsNowhereElse(t *testing.T) {
 			e.Run(append(append([]string{"run", "-d", "--name", "attacker"}, withProbe(t)...), "-v", "vol:/vol", "busybox", "sh", "-c",
 				"mkdir /vol/place; ln -s "+host+" /vol/other; exec /probe swap /vol/place /vol/other")...)
 			said(t, e, "swapping")
-			tries := 20
-			if os.Getenv("ORLOP_UNDEFENDED") != "" {
-				tries = 300
-			}
-			for range tries {
+			for range attempts(20, 300, os.Getenv("ORLOP_UNDEFENDED") != "") {
 				out, _, _ := e.Try("run", "--rm", "--mount", "type=volume,src=vol,dst=/x,volume-subpath=place", "busybox", "cat", "/x/secret")
 				if strings.Contains(out, secret) {
 					return true
@@ -351,11 +347,7 @@ func TestAVolumeLeadsNowhereElse(t *testing.T) {
 			if err := os.Chmod(host, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			tries := 10
-			if os.Getenv("ORLOP_UNDEFENDED") != "" {
-				tries = 150
-			}
-			for i := range tries {
+			for i := range attempts(10, 150, os.Getenv("ORLOP_UNDEFENDED") != "") {
 				vol := "vol" + strconv.Itoa(i)
 				e.Run(append(append([]string{"run", "-d", "--name", "attacker"}, withProbe(t)...), "-v", vol+":/vol", "busybox",
 					"/probe", "intercept", host, "/vol/spool", "/vol/www")...)

@@ -25,7 +25,9 @@ func (s *side) terminal(bundle string) string {
 	go func() { master <- receive(l) }()
 	failed, code := s.run("run", "--detach", "--bundle", bundle, "--console-socket", socket, id)
 	defer s.run("delete", "--force", id)
-	_ = l.Close() // receive ends, whatever came
+	if code != 0 {
+		_ = l.Close() // receive ends, although nobody may have come
+	}
 	tty := <-master
 	if tty == nil {
 		return failed

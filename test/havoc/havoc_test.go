@@ -188,10 +188,12 @@ func TestNamesAndPortsGoOnWithoutADaemon(t *testing.T) {
 	inner := "nsenter -t " + pid + " -m -n -p "
 	// One process of each kind asks again and again; its last line counts what
 	// succeeded and what failed.
+	limit := int(step().Seconds())
+	curl := fmt.Sprintf("curl -fs --max-time %d -o /dev/null ", limit)
 	loops := map[string]string{
-		"127.0.0.1": "curl -fs --max-time 5 -o /dev/null http://127.0.0.1:8080/",
-		"::1":       "curl -fs --max-time 5 -o /dev/null 'http://[::1]:8080/'",
-		"look-up":   inner + "nslookup -type=a outside.test >/dev/null",
+		"127.0.0.1": curl + "http://127.0.0.1:8080/",
+		"::1":       curl + "'http://[::1]:8080/'",
+		"look-up":   inner + fmt.Sprintf("nslookup -timeout=%d -type=a outside.test >/dev/null", limit),
 	}
 	if err := look(e.Command(t.Context(), "sh", "-c", loops["look-up"])); err != nil {
 		t.Fatal(err)

@@ -20,8 +20,8 @@
 // It ends when the command ends, or on SIGINT and SIGTERM, which it passes on;
 // with -tied also when its parent dies, even by SIGKILL. The exit status is the
 // command's.
-// When the namespaces are ready it writes to descriptor 3, if that is open, the
-// pid of their first process in the caller's pid namespace, for nsenter(1).
+// When the command runs it writes to descriptor 3, if that is open, the pid of
+// the first process inside in the caller's pid namespace, for nsenter(1).
 package main
 
 import (
@@ -54,8 +54,8 @@ const (
 	systemdEnv = "ORLOP_SANDBOX_SYSTEMD"
 )
 
-// readyFD is where the first process inside tells the outer one that it is
-// prepared, and the outer one its caller.
+// readyFD is where the first process inside tells the outer one that the command
+// runs, and the outer one its caller.
 const readyFD = 3
 
 func main() {
@@ -187,13 +187,10 @@ func status(err error) int {
 func inner() int {
 	systemd := os.Getenv(systemdEnv) != ""
 	tell := os.NewFile(readyFD, "ready")
+	unix.CloseOnExec(readyFD)
 	if err := prepare(systemd); err != nil {
 		return fail(err)
 	}
-	if _, err := tell.Write([]byte{1}); err != nil {
-		return fail(err)
-	}
-	_ = tell.Close()
 	// What make(1) starts inherits these two as ignored, and Docker and runc pass
 	// that on to their containers: it would show who started the tests.
 	process.DefaultSignal(32)
@@ -218,6 +215,11 @@ func inner() int {
 	if err != nil {
 		return fail(err)
 	}
+	// Not earlier: who counts the processes inside counts the command too.
+	if _, err := tell.Write([]byte{1}); err != nil {
+		return fail(err)
+	}
+	_ = tell.Close()
 	go func() {
 		for sig := range signals {
 			_ = main.Signal(sig)

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/moby/moby/api/types/jsonstream"
@@ -19,7 +18,8 @@ import (
 )
 
 // TestHelperPull is no test: it is the daemon that the crash tests kill. It
-// pulls and tells on its standard output how far it is.
+// pulls and tells on its standard output how far it is, and goes on from there when
+// it has read a byte.
 func TestHelperPull(t *testing.T) {
 	ref := os.Getenv("ORLOP_TEST_PULL")
 	if ref == "" {
@@ -34,7 +34,10 @@ func TestHelperPull(t *testing.T) {
 		if m.Progress != nil {
 			done = m.Progress.Current
 		}
-		_, err := fmt.Printf("helper %s %s %d\n", m.ID, strings.ReplaceAll(m.Status, " ", "-"), done)
+		if _, err := fmt.Printf("helper %s %s %d\n", m.ID, strings.ReplaceAll(m.Status, " ", "-"), done); err != nil {
+			return err
+		}
+		_, err := os.Stdin.Read(make([]byte, 1))
 		return err
 	}})
 	if err != nil {
@@ -49,7 +52,10 @@ func killWhen(t *testing.T, root, ref string, when func(line string) bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHelperPull$", "-test.v")
 	cmd.Env = append(os.Environ(), "ORLOP_TEST_PULL="+ref, "ORLOP_TEST_ROOT="+root)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	goOn, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -62,11 +68,17 @@ func killWhen(t *testing.T, root, ref string, when func(line string) bool) {
 	var seen []string
 	for lines.Scan() {
 		line, ok := strings.CutPrefix(lines.Text(), "helper ")
-		if seen = append(seen, lines.Text()); ok && !killed && when(line) {
+		seen = append(seen, lines.Text())
+		switch {
+		case !ok || killed:
+		case when(line):
 			killed = true
-			if err := cmd.Process.Kill(); err != nil {
-				t.Error(err)
-			}
+			err = cmd.Process.Kill()
+		default:
+			_, err = goOn.Write([]byte{'\n'})
+		}
+		if err != nil {
+			t.Error(err)
 		}
 	}
 	err = cmd.Wait()

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -25,35 +24,53 @@ func distribution(t *testing.T) string {
 	t.Helper()
 	needLayers(t)
 	program := filepath.Join(testkit.Peer(t, "registry"), "usr/bin/docker-registry")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	for tries := 1; ; tries++ {
+		host := freeAddress(t)
+		text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '%s'}\n", dir, host)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ended := testkit.StartBound(t, exec.Command(program, "serve", config))
+		answered := false
+		testkit.Eventually(t, func() error {
+			select {
+			case <-ended: // another process took the address first
+				return nil
+			default:
+			}
+			resp, err := http.Get("http://" + host + "/v2/")
+			if err != nil {
+				return err
+			}
+			answered = true
+			return resp.Body.Close()
+		})
+		// Who else had the address would have ended it.
+		select {
+		case <-ended:
+			answered = false
+		default:
+		}
+		if answered {
+			return host
+		}
+		if tries == 3 {
+			t.Fatal("no registry: three addresses were taken, or it does not start")
+		}
+	}
+}
+
+// freeAddress is an address that nobody listens at now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := listener.Addr().String()
-	listener.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '%s'}\n", dir, host)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "serve", config)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	testkit.Eventually(t, func() error {
-		resp, err := http.Get("http://" + host + "/v2/")
-		if err != nil {
-			return err
-		}
-		return resp.Body.Close()
-	})
-	return host
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func TestWhatIsPushedCanBePulledFromARealRegistry(t *testing.T) {

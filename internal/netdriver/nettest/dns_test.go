@@ -24,9 +24,10 @@ import (
 	"github.com/orlop/orlop/internal/netdriver/nettest"
 )
 
-// asked counts the questions that reached serveDNS.
+// upstream counts the questions that reached serveDNS by UDP. One that is asked
+// again, because the answer was late, is the same question.
 type upstream struct {
-	udp, tcp atomic.Int64
+	udp atomic.Int64
 }
 
 // serveDNS is the host's resolver on 127.0.0.1:53: every name has an address,
@@ -35,14 +36,19 @@ func serveDNS(t *testing.T) *upstream {
 	t.Helper()
 	up := &upstream{}
 	var slow sync.Map // names that were asked for once
+	type question struct {
+		id   uint16
+		name string
+	}
+	var counted sync.Map
 	handle := func(w dns.ResponseWriter, q *dns.Msg) {
 		tcp := w.RemoteAddr().Network() == "tcp"
-		if tcp {
-			up.tcp.Add(1)
-		} else {
-			up.udp.Add(1)
-		}
 		name := q.Question[0].Name
+		if !tcp {
+			if _, again := counted.LoadOrStore(question{q.Id, name}, true); !again {
+				up.udp.Add(1)
+			}
+		}
 		if _, again := slow.LoadOrStore(name, true); strings.HasPrefix(name, "slow.") && !again {
 			return
 		}
@@ -138,8 +144,11 @@ func lookupPid(pid int, name string) ([]string, error) {
 func process(t *testing.T, b *box) *os.Process {
 	t.Helper()
 	cmd := exec.Command("/bin/sleep", "300")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(t, b.ns.Do(cmd.Start)) // a child is in its parent thread's namespace
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	return cmd.Process
 }
 

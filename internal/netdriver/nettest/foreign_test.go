@@ -31,6 +31,19 @@ func flushed(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("nft", "flush", "ruleset").Run() })
 }
 
+// listTable shows the engine's own table, without counters.
+const listTable = "nft -s list table inet " + tableName
+
+// tableIs waits until the engine's own table is this again.
+func tableIs(t *testing.T, want string) {
+	t.Helper()
+	eventually(t, "the table is as it was", func() bool {
+		args := strings.Fields(listTable)
+		out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).Output()
+		return err == nil && string(out) == want
+	})
+}
+
 func TestRulesComeBackWhenSomebodyRemovesThem(t *testing.T) {
 	nettest.Need(t)
 	flushed(t)
@@ -39,8 +52,7 @@ func TestRulesComeBackWhenSomebodyRemovesThem(t *testing.T) {
 	web := e.run("web", ":8080:80/tcp", ":8080:80/udp")
 	defer func() { e.close(web); e.finish() }()
 	nettest.Serve(t, web.ns, "web", 80)
-	whole := func() string { return tool(t, "nft -s list table inet "+tableName) }
-	before := whole()
+	before := tool(t, listTable)
 	for _, act := range []string{
 		"nft flush ruleset",
 		"nft delete table inet " + tableName,
@@ -51,10 +63,7 @@ func TestRulesComeBackWhenSomebodyRemovesThem(t *testing.T) {
 	} {
 		t.Run(act, func(t *testing.T) {
 			tool(t, act)
-			eventually(t, "the table is as it was", func() bool {
-				out, err := exec.CommandContext(t.Context(), "nft", "-s", "list", "table", "inet", tableName).Output()
-				return err == nil && string(out) == before
-			})
+			tableIs(t, before)
 			check(t, "web", []path{{"outside", w.Outside, w.Host.String() + ":8080", w.Peer.String()}})
 		})
 	}
@@ -62,7 +71,7 @@ func TestRulesComeBackWhenSomebodyRemovesThem(t *testing.T) {
 		e.die()
 		tool(t, "nft flush ruleset")
 		e = start(t, e, nil, networks.LiveSandbox{Attachment: web.Attachment})
-		if got := whole(); got != before {
+		if got := tool(t, listTable); got != before {
 			t.Errorf("the table is\n%s\nwant\n%s", got, before)
 		}
 	})

@@ -38,7 +38,7 @@ func TestTakenPortIsRefusedBeforeAnythingChanges(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:7000")
 	must(t, err)
 	defer l.Close()
-	before, elements := links(t, e), e.elements()
+	elements := e.elements()
 
 	for _, c := range []struct{ publish, text string }{
 		{":6379:6379/tcp", "Bind for 0.0.0.0:6379 failed: port is already allocated"},
@@ -57,7 +57,7 @@ func TestTakenPortIsRefusedBeforeAnythingChanges(t *testing.T) {
 	}
 	// One that is just being made ready for the next container counts until it
 	// is among those that wait.
-	eventually(t, "links as before", func() bool { return links(t, e) == before })
+	eventually(t, "only the first container's link", func() bool { return links(t, e) == 1 })
 	if got := e.elements(); got != elements {
 		t.Errorf("%d elements, before %d", got, elements)
 	}
@@ -717,7 +717,7 @@ func TestNextOwnerOfAnAddressIsReachedAtOnce(t *testing.T) {
 		}
 		stop := nettest.Serve(t, b.ns, name, 80)
 		for who, ns := range map[string]*netns.NS{"host": nil, "another container": peer.ns} {
-			got, err := nettest.Silent(ns, "tcp", b.ip.String()+":80")
+			got, err := nettest.Prompt(ns, b.ip.String()+":80")
 			if err != nil || got.Server != name {
 				t.Errorf("%s asks %s: %v %v", who, name, got, err)
 			}
@@ -771,8 +771,7 @@ func TestFirstPacketOfASandboxArrives(t *testing.T) {
 		e := start(t, nil, nil)
 		b := e.run("web")
 		stop := nettest.Serve(t, b.ns, "web", 80)
-		// A lost ARP request would be repeated after a second.
-		if _, err := nettest.Silent(nil, "tcp", b.ip.String()+":80"); err != nil {
+		if _, err := nettest.Prompt(nil, b.ip.String()+":80"); err != nil {
 			t.Error(err)
 		}
 		stop()
@@ -850,6 +849,9 @@ func TestManySandboxesLeaveNothing(t *testing.T) {
 	defer e.finish()
 	count := func() (files, netdFiles, routines int) {
 		t.Helper()
+		// Sandboxes that wait for a container are held by descriptors too, at one
+		// time more of them than at another.
+		must(t, e.boxes.Forget(t.Context(), "orlop0"))
 		eventually(t, "links gone", func() bool { return links(t, e) == 0 })
 		list := func(pid int) int {
 			d, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

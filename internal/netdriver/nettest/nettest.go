@@ -247,13 +247,39 @@ const patience = 700 * time.Millisecond
 
 // Ask connects from a namespace (nil: the host) and returns who answered.
 func Ask(ns *netns.NS, proto, addr string) (Answer, error) {
-	return ask(ns, proto, addr, 10*time.Second)
+	return ask(ns, proto, addr, 10*time.Second, nil)
+}
+
+// Prompt is Ask by TCP where no packet may get lost: who asks by ARP or sends a
+// SYN in vain does it again after a second. The kernel's own measure is taken,
+// because on a busy machine a thread waits for its turn as long.
+func Prompt(ns *netns.NS, addr string) (Answer, error) {
+	return ask(ns, "tcp", addr, 10*time.Second, func(c net.Conn) error {
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			return err
+		}
+		var info *unix.TCPInfo
+		var failed error
+		err = raw.Control(func(fd uintptr) { info, failed = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+		if err := errors.Join(err, failed); err != nil {
+			return err
+		}
+		// Rtt is that of the SYN: this end has sent nothing else.
+		if took := time.Duration(info.Rtt) * time.Microsecond; took > 900*time.Millisecond || info.Total_retrans > 0 {
+			return fmt.Errorf("the handshake took %s, %d packets were sent again", took, info.Total_retrans)
+		}
+		return nil
+	})
 }
 
 // Silent is Ask for connections that are expected to fail.
-func Silent(ns *netns.NS, proto, addr string) (Answer, error) { return ask(ns, proto, addr, patience) }
+func Silent(ns *netns.NS, proto, addr string) (Answer, error) {
+	return ask(ns, proto, addr, patience, nil)
+}
 
-func ask(ns *netns.NS, proto, addr string, wait time.Duration) (Answer, error) {
+// ask looks at the connection once there is an answer; look may be nil.
+func ask(ns *netns.NS, proto, addr string, wait time.Duration, look func(net.Conn) error) (Answer, error) {
 	var c net.Conn
 	err := Inside(ns, func() (err error) {
 		c, err = (&net.Dialer{Timeout: wait}).DialContext(context.Background(), proto, addr)
@@ -276,6 +302,11 @@ func ask(ns *netns.NS, proto, addr string, wait time.Duration) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	if look != nil {
+		if err := look(c); err != nil {
+			return Answer{}, err
+		}
+	}
 	f := strings.Fields(string(buf[:n]))
 	if len(f) < 2 {
 		return Answer{}, fmt.Errorf("strange answer %q", buf[:n])
@@ -286,5 +317,5 @@ func ask(ns *netns.NS, proto, addr string, wait time.Duration) (Answer, error) {
 // Patient is Ask where it is not known whether somebody answers: it waits longer
 // than Silent, because many ask at the same time.
 func Patient(ns *netns.NS, proto, addr string) (Answer, error) {
-	return ask(ns, proto, addr, 3*time.Second)
+	return ask(ns, proto, addr, 3*time.Second, nil)
 }

@@ -149,7 +149,10 @@ func TestContainersAreReachedBesideUfwAndFirewalld(t *testing.T) {
 				t.Run("at first", reached)
 				c.reload(t, root)
 				t.Run("after its reload", reached)
+				ours := tool(t, listTable)
 				tool(t, "nft delete table inet "+tableName)
+				// The rule in the others' table, which reached waits for, was never gone.
+				tableIs(t, ours)
 				t.Run("after ours was removed", reached)
 				stop()
 				world()

@@ -321,8 +321,8 @@ func TestAProgramThatFailsBehindTheGate(t *testing.T) {
 }
 
 var (
-	// What the kernel numbers, and times of day.
-	numbered = regexp.MustCompile(`\[\d+\]|(?m)^\d+ \d+ \d+:\d+|master:\d+|shared:\d+|\d\d:\d\d|(?m)^dr-xr-xr-x +\d+`)
+	// What the kernel numbers, and dates as ls prints them.
+	numbered = regexp.MustCompile(`\[\d+\]|(?m)^\d+ \d+ \d+:\d+|master:\d+|shared:\d+|([A-Z][a-z]{2} +\d+ +)?\d\d:\d\d|(?m)^dr-xr-xr-x +\d+`)
 	spaces   = regexp.MustCompile(` +`)
 )
 

@@ -71,7 +71,7 @@ assert c.status == "running" and c.attrs["State"]["Pid"] > 0
 assert c.attrs["Config"]["Hostname"] == "pyhost" and "A=b" in c.attrs["Config"]["Env"]
 assert c.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
 assert int(c.ports["80/tcp"][0]["HostPort"]) > 0, c.ports
-while b"two" not in c.logs():
+while not all(word in c.logs() for word in (b"one\n", b"two\n")):  # each stream comes at its own time
     pass
 assert c.logs(stdout=True, stderr=False) == b"one\n"
 assert c.logs(stdout=False, stderr=True) == b"two\n"

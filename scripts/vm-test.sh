@@ -2,13 +2,13 @@
 # Boots Debian 12's own kernel and systemd in qemu by plain emulation and runs
 # inside what the kernel of the host may lack: pure cgroup v2, the systemd cgroup
 # driver, AppArmor, loadable modules, and the suites with both cgroup drivers, in
-# at most ORLOP_VM_MINUTES (90). The disk is a throw-away copy; the host is not
+# at most ORLOP_VM_MINUTES (150). The disk is a throw-away copy; the host is not
 # touched.
 # Usage: vm-test.sh [JOB]   JOB is a script for inside, default test/vm/job.sh;
 # ORLOP_VM_ONLY is a pattern of suites (test_*, networks) to run and nothing else.
 . "$(dirname "$0")/lib.sh"
 job=${1:-$top/test/vm/job.sh}
-minutes=${ORLOP_VM_MINUTES:-90}
+minutes=${ORLOP_VM_MINUTES:-150}
 vm=$("$top/test/vm/image.sh")
 "$top/test/images/make.sh" busybox >/dev/null
 apt_install qemu-system-x86

@@ -155,14 +155,28 @@ func (w *world) IPv6() bool                                           { return w
 func (w *world) PortRange() (uint16, uint16, []uint16)                { return 40000, 40010, nil }
 func (w *world) EnableForwarding(context.Context, bool) (bool, error) { return true, nil }
 func (w *world) Load(context.Context) (out []network.Record, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, r := range w.recs {
 		out = append(out, r)
 	}
 	return out, nil
 }
-func (w *world) Save(_ context.Context, r network.Record) error { w.recs[r.ID] = r; return nil }
-func (w *world) Delete(_ context.Context, id string) error      { delete(w.recs, id); return nil }
+func (w *world) Save(_ context.Context, r network.Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recs[r.ID] = r
+	return nil
+}
+func (w *world) Delete(_ context.Context, id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.recs, id)
+	return nil
+}
 func (w *world) announced(e events.Message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.events = append(w.events, fmt.Sprintf("%s %s %s", e.Type, e.Action, e.Actor.Attributes["name"]))
 }
 
@@ -180,7 +194,7 @@ func (w *world) service(t *testing.T, live ...LiveSandbox) *Service {
 		Default: network.DefaultBridge{Device: "orlop0", ICC: true, Masquerade: true},
 		Drivers: map[string]Driver{"bridge": bridges{w}}, Sandboxes: w, Firewall: w, Nameserver: w, Host: w, Store: w, Events: publisher{w},
 		Now:   func() time.Time { return w.now },
-		NewID: func() string { w.ids++; return fmt.Sprintf("%012x%052x", w.ids, 0) },
+		NewID: func() string { w.mu.Lock(); defer w.mu.Unlock(); w.ids++; return fmt.Sprintf("%012x%052x", w.ids, 0) },
 	})
 	if err != nil {
 		t.Fatal(err)

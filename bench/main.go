@@ -166,7 +166,7 @@ func start(c config, name string) (*engine, error) {
 	case "podman":
 		peer := filepath.Join(c.cache, "peers/podman")
 		e.client = []string{filepath.Join(c.top, "scripts/peer-podman.sh"), dir, "--cgroup-manager=cgroupfs"}
-		e.env = []string{"PODMAN_PEER=" + peer}
+		e.env = []string{"PODMAN_PEER=" + peer, "PODMAN_CGROUP=/" + group}
 		spawn.Args = nil
 	default:
 		return e, errors.New("unknown engine")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs Debian's podman (unpacked, not installed) with roots below DIR:
-# peer-podman.sh DIR ARGS…
+# peer-podman.sh DIR ARGS…; its containers are in the control group PODMAN_CGROUP.
 dir=$1
 shift
 peer=${PODMAN_PEER:?}
@@ -32,9 +32,17 @@ fi
 export CONTAINERS_CONF=$dir/podman.conf CONTAINERS_REGISTRIES_CONF=$dir/registries.conf
 export LD_LIBRARY_PATH=$peer/usr/lib/x86_64-linux-gnu XTABLES_LIBDIR=$peer/usr/lib/x86_64-linux-gnu/xtables
 export PATH=$dir/pbin:$peer/usr/sbin:$peer/usr/bin:$PATH
-args=()
+args=() n=0
 for a in "$@"; do
 	args+=("$a")
-	[ "$a" != load ] || args+=(--signature-policy "$dir/policy.json")
+	n=$((n + 1))
+	case $a in
+	load) args+=(--signature-policy "$dir/policy.json") ;;
+	# Its default, /libpod_parent, would stay on the host.
+	run | create) [ -z "${PODMAN_CGROUP:-}" ] || args+=(--cgroup-parent "$PODMAN_CGROUP") ;;
+	*) continue ;;
+	esac
+	args+=("${@:n+1}")
+	break
 done
 exec podman --root "$dir/proot" --runroot "$dir/prun" --tmpdir "$dir/ptmp" "${args[@]}"

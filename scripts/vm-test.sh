@@ -5,7 +5,7 @@
 # at most ORLOP_VM_MINUTES (150). The disk is a throw-away copy; the host is not
 # touched.
 # Usage: vm-test.sh [JOB]   JOB is a script for inside, default test/vm/job.sh;
-# ORLOP_VM_ONLY is a pattern of suites (test_*, networks) to run and nothing else.
+# ORLOP_VM_ONLY is a pattern of suites (test_*, checks, networks) to run and nothing else.
 . "$(dirname "$0")/lib.sh"
 job=${1:-$top/test/vm/job.sh}
 minutes=${ORLOP_VM_MINUTES:-150}

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
 
+	"github.com/orlop/orlop/internal/registry/registrytest"
 	"github.com/orlop/orlop/internal/registry/remote"
 )
 
@@ -67,8 +68,7 @@ func TestLoginAtATokenServer(t *testing.T) {
 }
 
 func TestLoginWhereNobodyIs(t *testing.T) {
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
+	server := &httptest.Server{URL: "http://" + registrytest.Nobody(t)}
 	if _, err := login(t, server, registry.AuthConfig{Username: "me", Password: "x"}); !errdefs.IsUnavailable(err) {
 		t.Error(err)
 	}

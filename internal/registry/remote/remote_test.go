@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -79,14 +78,9 @@ func TestMissingImagesHaveDockersWordsAndClass(t *testing.T) {
 }
 
 func TestARefusedConnectionIsNoMissingImage(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := listener.Addr().String()
-	listener.Close()
+	host := registrytest.Nobody(t)
 	repo, ref := open(t, host+"/x", nil, remote.Config{})
-	_, _, err = repo.Resolve(context.Background(), ref)
+	_, _, err := repo.Resolve(context.Background(), ref)
 	want := fmt.Sprintf(`Get "http://%s/v2/": dial tcp %s: connect: connection refused`, host, host)
 	if err == nil || err.Error() != want || errdefs.IsNotFound(err) {
 		t.Fatalf("got %v\nwant %s", err, want)

@@ -200,6 +200,12 @@ func (s *Service) adopt(ctx context.Context, f *found) {
 	o.publish()
 	snap, m, checks := o.snapshot(), o.monitor, o.health
 	o.mu.Unlock()
+	// What its log has lost so far is known before anybody asks.
+	select {
+	case bytes := <-m.LogDropped():
+		s.logDropped(o, m, bytes)
+	default:
+	}
 	if unknown {
 		// The daemon died between the start and its report.
 		s.tell(snap, events.ActionStart, nil)

@@ -293,9 +293,7 @@ func ask(ns *netns.NS, proto, addr string, wait time.Duration, look func(net.Con
 		return Answer{}, err
 	}
 	if proto == "udp" {
-		if _, err := c.Write([]byte("hello")); err != nil {
-			return Answer{}, err
-		}
+		defer insist(c)()
 	}
 	buf := make([]byte, 256)
 	n, err := c.Read(buf)
@@ -312,6 +310,27 @@ func ask(ns *netns.NS, proto, addr string, wait time.Duration, look func(net.Con
 		return Answer{}, fmt.Errorf("strange answer %q", buf[:n])
 	}
 	return Answer{Server: f[0], Client: f[1]}, nil
+}
+
+// insist sends a datagram again and again until stop is called: one may get lost,
+// as the kernel sends TCP's again.
+func insist(c net.Conn) (stop func()) {
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			_, _ = c.Write([]byte("hello")) // an error is Read's too
+			select {
+			case <-quit:
+				return
+			case <-time.After(patience / 2):
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-ended
+	}
 }
 
 // Patient is Ask where it is not known whether somebody answers: it waits longer

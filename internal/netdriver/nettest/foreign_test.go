@@ -17,9 +17,12 @@ func tool(t *testing.T, line string) string {
 	if _, err := exec.LookPath(args[0]); err != nil {
 		t.Fatalf("the program %s is not installed; make test installs it", args[0])
 	}
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	var warnings strings.Builder // iptables has some, in the middle of what it prints
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	cmd.Stderr = &warnings
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
+		t.Fatalf("%s: %v\n%s%s", line, err, out, &warnings)
 	}
 	return string(out)
 }

@@ -11,14 +11,14 @@ type ring struct {
 	max   int64
 	write func(stream byte, p []byte, at time.Time)
 	end   func(stream byte, at time.Time)
-	work  sync.WaitGroup
 
 	mu      sync.Mutex
 	queue   []piece
 	size    int64
 	dropped uint64
-	// working: a goroutine empties the queue. There is none while it is empty.
-	working bool
+	// working is not nil while a goroutine empties the queue, which closes it when
+	// the queue is empty. Others may put while somebody waits for that.
+	working chan struct{}
 }
 
 // piece is what one read returned, or the end of a stream.
@@ -59,9 +59,9 @@ func (r *ring) put(p piece) {
 	}
 	r.queue = append(r.queue, p)
 	r.size += p.cost()
-	if !r.working {
-		r.working = true
-		r.work.Go(r.run)
+	if r.working == nil {
+		r.working = make(chan struct{})
+		go r.run()
 	}
 }
 
@@ -70,7 +70,8 @@ func (r *ring) run() {
 	for {
 		r.mu.Lock()
 		if len(r.queue) == 0 {
-			r.working, r.queue = false, nil
+			close(r.working)
+			r.working, r.queue = nil, nil
 			r.mu.Unlock()
 			return
 		}
@@ -87,34 +88,29 @@ func (r *ring) run() {
 	}
 }
 
-// wait returns when the queue is empty. Nobody puts meanwhile.
-func (r *ring) wait() {
-	if r != nil {
-		r.work.Wait()
-	}
-}
-
-// waitAtMost is wait with a bound.
-func (r *ring) waitAtMost(limit time.Duration) {
-	if !r.busy() {
+// wait returns when the queue is empty, or after limit; below 0 is no limit.
+func (r *ring) wait(limit time.Duration) {
+	working := r.emptying()
+	if working == nil {
 		return
 	}
-	empty := make(chan struct{})
-	go func() {
-		r.wait()
-		close(empty)
-	}()
+	if limit < 0 {
+		<-working
+		return
+	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-empty:
+	case <-working:
 	case <-timer.C:
 	}
 }
 
-func (r *ring) busy() bool {
+func (r *ring) busy() bool { return r.emptying() != nil }
+
+func (r *ring) emptying() <-chan struct{} {
 	if r == nil {
-		return false
+		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,7 +87,7 @@ func TestABufferIsBoundedAlsoForSinglesBytes(t *testing.T) {
 		t.Errorf("%d bytes dropped, %d kept", r.lost(), kept)
 	}
 	close(hang)
-	r.wait()
+	r.wait(-1)
 }
 
 func TestALostLogCountsWhatComes(t *testing.T) {
@@ -109,7 +112,7 @@ func TestABufferedWriterKeepsEverythingOnADiskThatKeepsUp(t *testing.T) {
 	now := time.Unix(1, 0)
 	for range 100 {
 		w.Write(Stderr, []byte("one\ntwo\n"), now)
-		w.ring.wait()
+		w.ring.wait(-1)
 	}
 	if err := w.Close(now); err != nil || w.Dropped() != 0 {
 		t.Fatal(err, w.Dropped())
@@ -120,4 +123,29 @@ func TestABufferedWriterKeepsEverythingOnADiskThatKeepsUp(t *testing.T) {
 	if body, err := os.ReadFile(path); err != nil || bytes.Count(body, []byte("two")) != 100 {
 		t.Error(err, len(body))
 	}
+}
+
+// Processes that outlive a container write while its end waits for the log.
+func TestABufferIsWaitedForWhileOthersWrite(t *testing.T) {
+	var written atomic.Int64
+	r := &ring{max: 4 << 20, write: func(byte, []byte, time.Time) { written.Add(1) }, end: func(byte, time.Time) {}}
+	const pieces = 20000
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for range pieces {
+			r.put(piece{stream: 1, data: []byte("x")})
+			if r.busy() {
+				runtime.Gosched()
+			}
+		}
+	})
+	for range pieces {
+		r.wait(time.Minute)
+	}
+	writer.Wait()
+	r.wait(-1)
+	if n := written.Load(); n != pieces {
+		t.Errorf("%d pieces of %d were written", n, pieces)
+	}
+	r.wait(0) // at once: nothing is there
 }

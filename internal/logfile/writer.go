@@ -368,9 +368,8 @@ func (w *Writer) Trim() {
 	}
 }
 
-// Drain returns when what waited in memory is written, or after limit. Nobody
-// writes meanwhile.
-func (w *Writer) Drain(limit time.Duration) { w.ring.waitAtMost(limit) }
+// Drain returns when what waited in memory is written, or after limit.
+func (w *Writer) Drain(limit time.Duration) { w.ring.wait(limit) }
 
 // Close writes what waits in memory and unfinished lines and closes the file. A compression under way
 // is given up; the next rotation does it.
@@ -378,7 +377,7 @@ func (w *Writer) Close(now time.Time) error {
 	if w.codec == nil {
 		return nil
 	}
-	w.ring.wait()
+	w.ring.wait(-1)
 	w.compressor.stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -18,14 +18,14 @@ import (
 //
 // It ends when killed, or a second after this process has ended.
 func startPlaceholder() (int, error) {
-	// The thread's signals are blocked so that no handler of the Go runtime
-	// ever runs in the copy. The set is on the stack: the copy must not
-	// allocate.
 	var talk [2]int
 	if err := unix.Pipe2(talk[:], unix.O_CLOEXEC); err != nil {
 		return 0, fmt.Errorf("start a placeholder process: %w", err)
 	}
 	defer unix.Close(talk[0])
+	// The thread's signals are blocked so that no handler of the Go runtime
+	// ever runs in the copy. The set is on the stack: the copy must not
+	// allocate.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	all := [1]uint64{^uint64(0)}

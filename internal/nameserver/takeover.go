@@ -110,6 +110,11 @@ func (s *Server) sendSockets(c *table.Conn) error {
 func (s *Server) takeOver(known map[string]table.Sandbox) (*table.Conn, error) {
 	c, err := table.Dial(s.cfg.Socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		// One that was killed a moment ago may still be closing its sockets: the
+		// ports are bound until its last one is.
+		if err := s.endPredecessor(takeOverTimeout); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
 		return nil, nil
 	}
 	if err != nil {
@@ -119,8 +124,14 @@ func (s *Server) takeOver(known map[string]table.Sandbox) (*table.Conn, error) {
 	if err != nil {
 		c.Close()
 		got.close()
-		s.log.Error("the running netd does not hand over; end it", "error", err)
-		if err := s.endPredecessor(); err != nil {
+		patience := time.Duration(0)
+		if isEOF(err) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+			patience = takeOverTimeout // it is ending
+			s.log.Warn("the running netd ended before it handed over", "error", err)
+		} else {
+			s.log.Error("the running netd does not hand over; end it", "error", err)
+		}
+		if err := s.endPredecessor(patience); err != nil {
 			return nil, err
 		}
 		return nil, nil
@@ -202,8 +213,10 @@ func (s *Server) writePid() error {
 	return os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", os.Getpid(), start), 0o600)
 }
 
-// endPredecessor kills a netd that listens on our socket and does not answer.
-func (s *Server) endPredecessor() error {
+// endPredecessor waits until the netd that listened on our socket has ended
+// with all it had open, and kills it when it takes longer than patience.
+// os.ErrNotExist when none has left its number.
+func (s *Server) endPredecessor(patience time.Duration) error {
 	data, err := os.ReadFile(s.pidFile())
 	if err != nil {
 		return fmt.Errorf("find the netd that is stuck: %w", err)
@@ -224,11 +237,25 @@ func (s *Server) endPredecessor() error {
 	if now, err := startTime(pid); err != nil || now != start {
 		return nil // the number belongs to another process by now
 	}
+	if ended, err := endsWithin(fd, patience); ended || err != nil {
+		return err
+	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end netd %d: %w", pid, err)
 	}
-	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(takeOverTimeout/time.Millisecond))
+	_, err = endsWithin(fd, takeOverTimeout)
 	return err
+}
+
+// endsWithin waits for the end of a process: a pidfd is readable only when its
+// files are closed (pidfd_open(2)).
+func endsWithin(pidfd int, most time.Duration) (bool, error) {
+	for end := time.Now().Add(most); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(0, time.Until(end))/time.Millisecond))
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0, err
+		}
+	}
 }
 
 // inherited are the sockets of a predecessor.

@@ -1,0 +1,55 @@
+package nameserver
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A netd that was killed, or ends by itself, may have ports for a moment more.
+func TestAPredecessorThatIsEndingIsWaitedFor(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		s, err := New(Config{Socket: filepath.Join(t.TempDir(), "netd.sock"), Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.reactor.close()
+		if refused {
+			if err := s.listen(); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.control.Close() // the file stays
+			s.control = nil
+		}
+		cmd := exec.Command("sleep", "0.3")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		start, err := startTime(cmd.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", cmd.Process.Pid, start), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(pidfd)
+		if c, err := s.takeOver(nil); c != nil || err != nil {
+			t.Errorf("took over from one that does not listen: %v, %v", c, err)
+		}
+		if ended, err := endsWithin(pidfd, 0); !ended || err != nil {
+			t.Errorf("listening refused %v: the predecessor was not waited for: %v", refused, err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("listening refused %v: the predecessor: %v", refused, err)
+		}
+	}
+}

@@ -81,17 +81,21 @@ func (s *Service) Close(ctx context.Context, containerID string) error {
 	return nil
 }
 
-// awaitClosing waits for the ends of sandboxes that are being closed and hold
-// something, and reports whether there were any.
-func (s *Service) awaitClosing(ctx context.Context, holds func(network.Attachment) bool) bool {
-	var ends []chan struct{}
+// beingClosed are the ends of the sandboxes that are being closed and hold
+// something.
+func (s *Service) beingClosed(holds func(network.Attachment) bool) (ends []chan struct{}) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for sb, end := range s.closing {
 		if holds(sb.att) {
 			ends = append(ends, end)
 		}
 	}
-	s.mu.Unlock()
+	return ends
+}
+
+// awaitAll waits until all have ended, and reports whether there were any.
+func awaitAll(ctx context.Context, ends []chan struct{}) bool {
 	for _, end := range ends {
 		select {
 		case <-end:

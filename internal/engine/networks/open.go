@@ -631,12 +631,13 @@ func (s *Service) reserve(ctx context.Context, req SandboxRequest, sb *sandbox) 
 		return err
 	}
 	// Who was told of a container's end may have its ports, though they are only
-	// about to be given back.
-	waited := false
+	// about to be given back. Whose they may be is looked at before they are
+	// asked for: later it may have given them back already.
+	holders := s.beingClosed(func(att network.Attachment) bool { return len(att.Ports) > 0 })
 	givenBack := func() bool {
-		first := !waited
-		waited = true
-		return first && s.awaitClosing(ctx, func(att network.Attachment) bool { return len(att.Ports) > 0 })
+		ends := holders
+		holders = nil
+		return awaitAll(ctx, ends)
 	}
 	var skip map[uint16]bool
 	for attempt := 1; ; attempt++ {

@@ -22,9 +22,9 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 		return err
 	}
 	// A container that has ended is on its way out, and not in use.
-	s.awaitClosing(ctx, func(att network.Attachment) bool {
+	awaitAll(ctx, s.beingClosed(func(att network.Attachment) bool {
 		return slices.ContainsFunc(att.Endpoints, func(ep network.Endpoint) bool { return ep.NetworkID == n.rec.ID })
-	})
+	}))
 	s.mu.Lock()
 	n, err = s.findLocked(ref)
 	if err == nil {

@@ -67,7 +67,7 @@ func TestABufferedWriterDoesNotWaitForTheDisk(t *testing.T) {
 }
 
 func TestABufferIsBoundedAlsoForSinglesBytes(t *testing.T) {
-	hang, on := make(chan struct{}), make(chan struct{})
+	hang, on := make(chan struct{}), make(chan struct{}, 1)
 	r := &ring{max: 64 << 10, write: func(byte, []byte, time.Time) {
 		select {
 		case on <- struct{}{}:

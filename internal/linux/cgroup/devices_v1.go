@@ -7,6 +7,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,13 +70,16 @@ func (g *group) makeDevicesV1(p *place, rules deviceRules) (made []string, err e
 	return made, writeDevicesV1(p.dir, rules)
 }
 
+// temporary numbers the groups that makeShared makes, of one process.
+var temporary atomic.Int64
+
 // makeShared makes the group with the default list. It appears under its name
 // only when the list is complete: another starter must not inherit half of it.
 func makeShared(p *place, rules deviceRules) error {
 	if exists(p.dir) {
 		return nil
 	}
-	temp := &place{p.hierarchy, p.dir + "." + strconv.Itoa(unix.Getpid()) + "." + strconv.Itoa(unix.Gettid())}
+	temp := &place{p.hierarchy, p.dir + "." + strconv.Itoa(unix.Getpid()) + "." + strconv.FormatInt(temporary.Add(1), 10)}
 	if _, err := mkdirs(temp); err != nil {
 		return err
 	}

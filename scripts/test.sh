@@ -25,7 +25,7 @@ race=$(go list ./internal/domain/... ./internal/engine/... ./internal/httpapi/..
 plain=$(go list ./... | grep -vxF -f <(printf '%s\n' "$race"))
 {
 	# shellcheck disable=SC2086
-	CGO_ENABLED=1 go test -json -race -timeout 10m $race 2>&1 || :
+	CGO_ENABLED=1 go test -json -race -timeout 20m $race 2>&1 || :
 	# shellcheck disable=SC2086
 	go test -json -count=1 -p 2 -timeout 20m $plain 2>&1 || :
 } | "$summary"

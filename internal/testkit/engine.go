@@ -242,7 +242,10 @@ func (s *Sandbox) end() {
 // not given are the sandbox's /dev/null, never the host's.
 func (s *Sandbox) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	all := append([]string{"-t", strconv.Itoa(s.Pid), "-m", "-n", "-p", "-i", "-u", "--", s.program, "-streams", name}, args...)
-	return exec.CommandContext(ctx, "nsenter", all...)
+	cmd := exec.CommandContext(ctx, "nsenter", all...)
+	// What nsenter has started outlives it, and may hold the pipes of our streams.
+	cmd.WaitDelay = Patience(30 * time.Second)
+	return cmd
 }
 
 // OuterPid translates a pid inside the sandbox into one of the test's.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/orlop/orlop/internal/testkit"
 )
@@ -26,7 +27,9 @@ func start(t *testing.T) (*testkit.Sandbox, string) {
 
 func run(t *testing.T, s *testkit.Sandbox, socket string, env []string, name string, args ...string) {
 	t.Helper()
-	cmd := s.Command(context.Background(), name, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience(5*time.Minute))
+	defer cancel()
+	cmd := s.Command(ctx, name, args...)
 	cmd.Env = append(os.Environ(), append(env, "DOCKER_HOST=unix://"+socket, "BUSYBOX_TAR="+testkit.Image(t, "busybox"))...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -138,8 +138,8 @@ type engineCycles struct {
 
 	mu    sync.Mutex
 	count map[string]int
-	// stray counts victims among everybody's monitors: any container may end
-	// with 137 then.
+	// stray counts victims that are everybody's, monitors and daemons: any
+	// container may end with 137 then.
 	stray int
 }
 
@@ -313,9 +313,6 @@ func (h *engineCycles) cycle(rng *rand.Rand, name, victim string) {
 	}
 	delay := time.Duration(rng.IntN(60_000)) * time.Microsecond
 	strays := h.strays()
-	h.mu.Lock()
-	daemons := h.count["daemon"]
-	h.mu.Unlock()
 	status, text := h.call("POST", "/containers/create?name="+name, map[string]any{
 		"Image": "busybox", "Cmd": []string{"sh", "-c", command}, "HostConfig": map[string]any{"NetworkMode": network},
 	})
@@ -350,9 +347,6 @@ func (h *engineCycles) cycle(rng *rand.Rand, name, victim string) {
 	}
 	close(stop)
 	killed := <-struck || h.strays() != strays
-	h.mu.Lock()
-	killed = killed || victim == "daemon" || h.count["daemon"] != daemons
-	h.mu.Unlock()
 	s, status2 := h.inspect(name)
 	switch {
 	case status2 != http.StatusOK:
@@ -413,8 +407,8 @@ func (h *engineCycles) strike(victim, id string, delay time.Duration, stop <-cha
 	case "any monitor":
 		if list := h.monitors(""); len(list) > 0 {
 			h.mu.Lock()
+			defer h.mu.Unlock()
 			h.stray++
-			h.mu.Unlock()
 			return unix.Kill(list[int(delay)%len(list)], unix.SIGKILL) == nil
 		}
 	case "daemon":
@@ -422,6 +416,9 @@ func (h *engineCycles) strike(victim, id string, delay time.Duration, stop <-cha
 		h.daemon.Lock()
 		defer h.daemon.Unlock()
 		h.e.Kill()
+		h.mu.Lock()
+		h.stray++
+		h.mu.Unlock()
 		h.turn.Lock()
 		defer h.turn.Unlock()
 		h.e.Start()

@@ -143,7 +143,13 @@ func TestADaemonIsDowngradedUnderAContainerOfANewerRelease(t *testing.T) {
 	e := testkit.PrepareEngineOf(t, bin)
 	e.Start()
 	e.Load("busybox")
-	e.Run("run", "-dit", "--name", "new", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done")
+	e.Run("run", "-dit", "--name", "new", "busybox", "sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done")
+	testkit.Eventually(t, func() error {
+		if out := e.Run("logs", "new"); !strings.Contains(out, "up") {
+			return errors.New("not up: " + out)
+		}
+		return nil
+	})
 	e.Kill()
 	upgrade(t, bin)
 	e.Start()

@@ -47,7 +47,7 @@ func wait(t *testing.T, c <-chan containertypes.WaitResponse) containertypes.Wai
 // eventually polls for what happens in another goroutine.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

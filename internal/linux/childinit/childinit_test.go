@@ -89,7 +89,7 @@ func TestItEndsAsItsCommandDoes(t *testing.T) {
 // The command decides what a signal means.
 func TestSignalsArePassedOn(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGWINCH, unix.SIGCONT, 34, 64} {
-		cmd := exec.Command(program(t), "--", "/bin/sh", "-c", `trap "echo got; exit 9" "$1"; echo ready; while :; do read -r line || :; done`, "sh", itoa(sig))
+		cmd := exec.Command(program(t), "--", "/bin/sh", "-c", `ulimit -t 60; trap "echo got; exit 9" "$1"; echo ready; while :; do read -r line || :; done`, "sh", itoa(sig))
 		in, out := pipes(t, cmd)
 		if line, err := out.ReadString('\n'); line != "ready\n" {
 			t.Fatal(line, err)
@@ -166,7 +166,7 @@ func TestTheCommandHasTheTerminal(t *testing.T) {
 	}
 	master, slave := os.NewFile(uintptr(m), "master"), os.NewFile(uintptr(sl), "slave")
 	defer master.Close()
-	cmd := exec.Command(program(t), "--", "/bin/sh", "-c", `trap 'echo interrupted; exit 8' INT; test $(ps -o tpgid= -p $$) = $$ && echo foreground; while :; do sleep 0.01; done`)
+	cmd := exec.Command(program(t), "--", "/bin/sh", "-c", `trap 'echo interrupted; exit 8' INT; test $(ps -o tpgid= -p $$) = $$ && echo foreground || echo background; while :; do sleep 0.01; done`)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {

@@ -87,7 +87,7 @@ func (o *oldMonitor) serve(c *protocol.Conn) {
 			// What later releases added is not there, what they dropped is.
 			result := json.RawMessage(`{"result":{"started":{"pid":4321,"startTime":99},"mood":"fine"}}`)
 			c.Send(protocol.KindReply, f.Op, f.ID, result)
-			if o.states.Add(1) > 4 && slow.ID != 0 {
+			if o.states.Add(1) > 2 && slow.ID != 0 {
 				c.Answer(slow, protocol.Empty{}, nil)
 				slow.ID = 0
 			}
@@ -270,7 +270,7 @@ func TestAStoppedMonitorIsNotWaitedForButASlowOneIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It answers the pause only after it was asked for its state again and again.
-	l.patience = 200 * time.Millisecond
+	l.patience = time.Second
 	if err := m.Pause(ctx); err != nil {
 		t.Errorf("pause by a slow monitor: %v", err)
 	}

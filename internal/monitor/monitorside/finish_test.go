@@ -65,7 +65,11 @@ func TestTheStatusIsTakenOnlyByAProgramThatStays(t *testing.T) {
 	if err := daemon.Write(protocol.Frame{Kind: protocol.KindRequest, Op: uint16(protocol.OpLaunch), ID: 1, Payload: raw}); err != nil {
 		t.Fatal(err)
 	}
-	<-r.m.ready
+	select {
+	case <-r.m.ready:
+	case err := <-over:
+		t.Fatal(err)
+	}
 	if r.puppet == nil {
 		t.Fatalf("not started: %v", <-over)
 	}

@@ -67,7 +67,11 @@ func newBox(t testing.TB) *bench {
 	t.Cleanup(func() {
 		// Those of the containers are gone by now; this is their parent.
 		if m, err := cgroup.New(cgroup.Config{Path: testGroup()}); err == nil {
-			m.Remove(context.Background())
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := m.Remove(ctx); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	built := programs.build(t) // which may take longer than what is tested

@@ -345,7 +345,7 @@ func TestWhyTheProgramWasNotRun(t *testing.T) {
 }
 
 func TestExecJoinsTheContainer(t *testing.T) {
-	s := newSandbox(t).without(specs.CgroupNamespace).sh("sleep 1000")
+	s := newSandbox(t).without(specs.CgroupNamespace).sh("sleep 1000; :")
 	s.spec.Hostname = "inside"
 	c := s.start(s.options())
 	out := execOutput(t, c, "hostname; cat /proc/1/cmdline; id -u; cat /proc/self/cgroup; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid")

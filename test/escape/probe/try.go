@@ -104,14 +104,17 @@ func socket(family, kind, protocol int) func() error {
 	}
 }
 
-func ptr(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }
+// kept is what system calls are given by address: it stays where it is.
+var kept [][]byte
+
+func ptr(b []byte) uintptr {
+	kept = append(kept, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
 
 func acts() []act {
 	path := func(s string) uintptr { return ptr(append([]byte(s), 0)) }
 	page := make([]byte, 4096)
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &now)
-	ts := uintptr(unsafe.Pointer(&now))
 	list := []act{
 		// Files and devices of the host.
 		{"read /proc/kcore", open("/proc/kcore", unix.O_RDONLY)},
@@ -227,7 +230,14 @@ func acts() []act {
 		{"kexec_load", call(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0)},
 		{"kexec_file_load", call(unix.SYS_KEXEC_FILE_LOAD, ^uintptr(0), ^uintptr(0), 0, 0)},
 		{"reboot", call(unix.SYS_REBOOT, 1, 2, 3)},
-		{"clock_settime", call(unix.SYS_CLOCK_SETTIME, unix.CLOCK_REALTIME, ts)},
+		{"clock_settime", func() error {
+			// The time of this moment: where it may be set it is everybody's.
+			var now unix.Timespec
+			if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+				return err
+			}
+			return unix.ClockSettime(unix.CLOCK_REALTIME, &now)
+		}},
 		{"settimeofday", call(unix.SYS_SETTIMEOFDAY, ptr(page), 0)},
 		{"adjust the clock", func() error {
 			tx := unix.Timex{Modes: unix.ADJ_SETOFFSET}

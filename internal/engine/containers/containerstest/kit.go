@@ -106,7 +106,7 @@ func (k *Kit) boot(t *testing.T, change ...func(*containers.Config)) {
 	}
 	k.Service = s
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx, false); err != nil {
 			t.Error(err)

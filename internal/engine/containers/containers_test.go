@@ -546,6 +546,63 @@ func TestAnExitWithoutADaemonIsReportedWithItsCode(t *testing.T) {
 	eventually(t, "restarted by its policy", func() bool { return k.State(t, "again").Status == "running" })
 }
 
+// A daemon is killed while it removes what an earlier run left, or before a new
+// run has its process: the end that is recorded stays.
+func TestARecordedExitIsNotReplacedByALostMonitor(t *testing.T) {
+	for name, c := range map[string]struct {
+		restarted, told bool
+		want            int
+	}{
+		"the run's folder was being removed":  {want: 5},
+		"the next start had no process":       {restarted: true, want: 5},
+		"the next run's start was not stored": {restarted: true, told: true, want: 137},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := containerstest.New(t)
+			web := k.Run(t, "web")
+			id := k.Launcher.Launches()[0].ID
+			folder, err := k.RunDir.Read(id, "run.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Clock.Move(time.Second)
+			web.End(5)
+			eventually(t, "it ends", func() bool { return k.State(t, "web").Status == containertypes.StateExited })
+			records, _, err := k.Store.Load(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Clock.Move(time.Second)
+			if c.restarted {
+				if err := k.Start(t.Context(), "web"); err != nil {
+					t.Fatal(err)
+				}
+				if folder, err = k.RunDir.Read(id, "run.json"); err != nil {
+					t.Fatal(err)
+				}
+				if !c.told {
+					folder = []byte("{}")
+				}
+			}
+			if err := k.Shutdown(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(k.Store.Save(t.Context(), records[0]), k.RunDir.Write(id, "run.json", folder)); err != nil {
+				t.Fatal(err)
+			}
+			k.Launcher.Leave(id, container.Exit{Code: 137, Time: k.Clock.Now().Add(time.Second), Reason: container.ReasonMonitorLost})
+			k.Reboot(t)
+			if s := k.State(t, "web"); s.Status != containertypes.StateExited || s.ExitCode != c.want {
+				t.Errorf("status %d wanted: %+v", c.want, s)
+			}
+			eventually(t, "its folder goes", func() bool {
+				left, err := k.Launcher.Leftovers()
+				return err == nil && len(left) == 0
+			})
+		})
+	}
+}
+
 func TestAfterAnotherBootRunningBecomesExited255(t *testing.T) {
 	k := containerstest.New(t)
 	k.Run(t, "web")

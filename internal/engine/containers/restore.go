@@ -139,6 +139,11 @@ func (s *Service) observe(ctx context.Context, o *object, hasRun bool) *found {
 	}
 	exit, exitErr := s.cfg.Launcher.LastExit(o.id)
 	switch {
+	case exitErr == nil && exit.Reason == container.ReasonMonitorLost && !o.state.Alive() &&
+		(run.Running == nil || !run.Running.StartedAt.After(o.saved.FinishedAt)):
+		// Nothing says how it ended, and nothing says that it ran since the end
+		// that is recorded: that run's folder was being removed, or the next start
+		// had not come to its process.
 	case exitErr == nil:
 		f.exit = &exit
 		if run.Running != nil && o.saved.StartedAt.Before(run.Running.StartedAt) {
@@ -188,6 +193,9 @@ func (s *Service) adopt(ctx context.Context, f *found) {
 		o.saved.StartedAt = o.running.StartedAt.UTC()
 	}
 	if unknown {
+		if err := s.writeRun(o.id, runRecord{Attachment: f.live.Attachment, Running: &o.running}); err != nil {
+			s.cfg.Logger.Warn("write run record", "container", o.id, "error", err)
+		}
 		o.saved.ExitCode, o.saved.Error, o.saved.OOMKilled, o.saved.LogDropped = 0, "", false, 0
 		o.history.Count = o.saved.RestartCount
 		if !o.saved.HostConfig.AutoRemove {

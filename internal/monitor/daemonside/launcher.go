@@ -216,7 +216,13 @@ func (l *Launcher) removeRun(id string, m *Monitor) error {
 		delete(l.monitors, id)
 	}
 	l.mu.Unlock()
-	if err := os.RemoveAll(l.Dir(id)); err != nil {
+	// A folder that says that it ran, and not how it ended, is that of a lost
+	// monitor.
+	err := os.Remove(filepath.Join(l.Dir(id), placeFile))
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = os.RemoveAll(l.Dir(id))
+	}
+	if err != nil {
 		return fmt.Errorf("remove run folder of container %s: %w", id, err)
 	}
 	return nil

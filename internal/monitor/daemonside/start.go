@@ -145,7 +145,7 @@ func (l *Launcher) abandon(m *Monitor, id string, cause error) error {
 // prepareRun makes the run folder that of a container about to start.
 func (l *Launcher) prepareRun(launch container.Launch) error {
 	dir := l.Dir(launch.ID)
-	for _, name := range []string{exitFile, socketFile} {
+	for _, name := range []string{placeFile, exitFile, socketFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -168,7 +168,7 @@ func (l *Launcher) prepareRun(launch container.Launch) error {
 // has none in it.
 func (l *Launcher) clearRun(id string) {
 	dir := l.Dir(id)
-	for _, name := range []string{exitFile, socketFile, placeFile, lockFile} {
+	for _, name := range []string{placeFile, exitFile, socketFile, lockFile} {
 		_ = os.Remove(filepath.Join(dir, name))
 	}
 	for _, name := range monitorsOwn {

@@ -129,6 +129,14 @@ func (l *Launcher) LastExit(id string) (container.Exit, error) {
 	return exit, nil
 }
 
+// Leave puts back the run folder of a container, of which only an exit is known.
+func (l *Launcher) Leave(id string, exit container.Exit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.monitors, id)
+	l.folders[id], l.exits[id] = true, exit
+}
+
 // Leftovers implements containers.Launcher.
 func (l *Launcher) Leftovers() ([]string, error) {
 	l.mu.Lock()

@@ -159,6 +159,9 @@ func (s *Server) Run(ctx context.Context) error {
 		err = nil
 	}
 	s.release()
+	if err := s.dropPid(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.log.Warn("remove file", "error", err)
+	}
 	s.busy.Wait()
 	return err
 }

@@ -213,17 +213,30 @@ func (s *Server) writePid() error {
 	return os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", os.Getpid(), start), 0o600)
 }
 
-// endPredecessor waits until the netd that listened on our socket has ended
-// with all it had open, and kills it when it takes longer than patience.
+// dropPid tells that this netd, which may have to finish what it has begun, has
+// let go of its sockets. The number of a successor stays.
+func (s *Server) dropPid() error {
+	pid, _, err := s.readPid()
+	if err != nil || pid != os.Getpid() {
+		return err
+	}
+	return os.Remove(s.pidFile())
+}
+
+func (s *Server) readPid() (pid int, start uint64, err error) {
+	data, err := os.ReadFile(s.pidFile())
+	if err == nil {
+		_, err = fmt.Sscan(string(data), &pid, &start)
+	}
+	return pid, start, err
+}
+
+// endPredecessor waits until the netd that listened on our socket has let go of
+// all it had open, and kills it when it takes longer than patience.
 // os.ErrNotExist when none has left its number.
 func (s *Server) endPredecessor(patience time.Duration) error {
-	data, err := os.ReadFile(s.pidFile())
+	pid, start, err := s.readPid()
 	if err != nil {
-		return fmt.Errorf("find the netd that is stuck: %w", err)
-	}
-	var pid int
-	var start uint64
-	if _, err := fmt.Sscan(string(data), &pid, &start); err != nil {
 		return fmt.Errorf("find the netd that is stuck: %w", err)
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -237,8 +250,17 @@ func (s *Server) endPredecessor(patience time.Duration) error {
 	if now, err := startTime(pid); err != nil || now != start {
 		return nil // the number belongs to another process by now
 	}
-	if ended, err := endsWithin(fd, patience); ended || err != nil {
-		return err
+	for end := time.Now().Add(patience); ; {
+		ended, err := endsWithin(fd, min(patience, 20*time.Millisecond))
+		if ended || err != nil {
+			return err
+		}
+		if now, _, err := s.readPid(); errors.Is(err, os.ErrNotExist) || err == nil && now != pid {
+			return nil
+		}
+		if !time.Now().Before(end) {
+			break
+		}
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end netd %d: %w", pid, err)

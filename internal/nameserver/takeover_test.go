@@ -5,11 +5,56 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// One that has let go of its sockets, and finishes what it has begun, is not
+// waited for.
+func TestAPredecessorThatHasLetGoIsLeftAlone(t *testing.T) {
+	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "netd.sock"), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.reactor.close()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	start, err := startTime(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", cmd.Process.Pid, start), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.dropPid(); err != nil {
+		t.Fatal(err)
+	}
+	if pid, _, err := s.readPid(); err != nil || pid != cmd.Process.Pid {
+		t.Errorf("the number of another one: %d, %v", pid, err)
+	}
+	over := make(chan error, 1)
+	go func() {
+		_, err := s.takeOver(nil)
+		over <- err
+	}()
+	if err := os.Remove(s.pidFile()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("it was ended: %v", err)
+	}
+}
 
 // A netd that was killed, or ends by itself, may have ports for a moment more.
 func TestAPredecessorThatIsEndingIsWaitedFor(t *testing.T) {

@@ -5,7 +5,7 @@
 # at most ORLOP_VM_MINUTES (150). The disk is a throw-away copy; the host is not
 # touched.
 # Usage: vm-test.sh [JOB]   JOB is a script for inside, default test/vm/job.sh;
-# ORLOP_VM_ONLY is a pattern of suites (test_*, checks, networks) to run and nothing else.
+# ORLOP_VM_ONLY is a pattern of suites (test_*, @(checks|internal_*), networks) to run and nothing else.
 . "$(dirname "$0")/lib.sh"
 job=${1:-$top/test/vm/job.sh}
 minutes=${ORLOP_VM_MINUTES:-150}
@@ -36,4 +36,8 @@ wait $machine || die "the machine did not end within $minutes minutes; the end o
 result=$(tr -d '\r' <"$log" | grep -aE '^[a-z -]*[0-9]+ passed, [0-9]+ failed' | tail -n 1 || :)
 [ -n "$result" ] || die "no result on the console"
 printf 'vm-test: %s (%d s)\n' "$result" $(($(date +%s) - started))
-case $result in *" 0 failed"*) ;; *) exit 1 ;; esac
+case " $result" in
+*" 0 passed, 0 failed"*) die "nothing ran: ORLOP_VM_ONLY=${ORLOP_VM_ONLY:-}" ;;
+*" 0 failed"*) ;;
+*) exit 1 ;;
+esac

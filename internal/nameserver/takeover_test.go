@@ -56,6 +56,20 @@ func TestAPredecessorThatHasLetGoIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestANumberThatCannotBeReadIsNoObstacle(t *testing.T) {
+	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "netd.sock"), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.reactor.close()
+	if err := os.WriteFile(s.pidFile(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := s.takeOver(nil); c != nil || err != nil {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
 // A netd that was killed, or ends by itself, may have ports for a moment more.
 func TestAPredecessorThatIsEndingIsWaitedFor(t *testing.T) {
 	for _, refused := range []bool{false, true} {

@@ -12,18 +12,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// One that has let go of its sockets, and finishes what it has begun, is not
-// waited for.
-func TestAPredecessorThatHasLetGoIsLeftAlone(t *testing.T) {
+func successor(t *testing.T) *Server {
+	t.Helper()
 	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "netd.sock"), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.reactor.close()
-	cmd := exec.Command("sleep", "1000")
+	t.Cleanup(func() { _ = s.reactor.close() })
+	return s
+}
+
+// predecessor is a process that the pid file names; it ends by itself after
+// some seconds, or with the test.
+func predecessor(t *testing.T, s *Server, seconds string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", seconds)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	start, err := startTime(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +41,14 @@ func TestAPredecessorThatHasLetGoIsLeftAlone(t *testing.T) {
 	if err := os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", cmd.Process.Pid, start), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return cmd
+}
+
+// One that has let go of its sockets, and finishes what it has begun, is not
+// waited for.
+func TestAPredecessorThatHasLetGoIsLeftAlone(t *testing.T) {
+	s := successor(t)
+	cmd := predecessor(t, s, "1000")
 	if err := s.dropPid(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +75,7 @@ func TestAPredecessorThatHasLetGoIsLeftAlone(t *testing.T) {
 }
 
 func TestANumberThatCannotBeReadIsNoObstacle(t *testing.T) {
-	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "netd.sock"), Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.reactor.close()
+	s := successor(t)
 	if err := os.WriteFile(s.pidFile(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -73,11 +87,7 @@ func TestANumberThatCannotBeReadIsNoObstacle(t *testing.T) {
 // A netd that was killed, or ends by itself, may have ports for a moment more.
 func TestAPredecessorThatIsEndingIsWaitedFor(t *testing.T) {
 	for _, refused := range []bool{false, true} {
-		s, err := New(Config{Socket: filepath.Join(t.TempDir(), "netd.sock"), Now: time.Now})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.reactor.close()
+		s := successor(t)
 		if refused {
 			if err := s.listen(); err != nil {
 				t.Fatal(err)
@@ -85,17 +95,7 @@ func TestAPredecessorThatIsEndingIsWaitedFor(t *testing.T) {
 			_ = s.control.Close() // the file stays
 			s.control = nil
 		}
-		cmd := exec.Command("sleep", "0.3")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		start, err := startTime(cmd.Process.Pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(s.pidFile(), fmt.Appendf(nil, "%d %d\n", cmd.Process.Pid, start), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		cmd := predecessor(t, s, "0.3")
 		pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
 		if err != nil {
 			t.Fatal(err)
